@@ -1,0 +1,117 @@
+"""Content addresses: one typed, length-prefixed encoding, SHA-256 over it, and keyed id hashes.
+
+Two values get the same digest only when they have the same type and content: ``1`` and ``"1"``
+differ, ``-0.0`` and ``0.0`` do not, and no concatenation of fields can imitate another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, NewType
+
+import numpy as np
+import numpy.typing as npt
+
+Digest = NewType("Digest", str)
+NodeId = int | str | uuid.UUID
+
+_LENGTH = struct.Struct(">Q")
+
+
+def _framed(tag: bytes, payload: bytes) -> bytes:
+    return tag + _LENGTH.pack(len(payload)) + payload
+
+
+def encode_id(node_id: NodeId) -> bytes:
+    """Encode an external id as one type byte plus its bytes (int64 big-endian, UTF-8, or UUID)."""
+    if isinstance(node_id, str):
+        return b"s" + node_id.encode()
+    if isinstance(node_id, uuid.UUID):
+        return b"u" + node_id.bytes
+    return b"i" + int(node_id).to_bytes(8, "big", signed=True)
+
+
+def canonical_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return ``array`` contiguous, little-endian, with ``-0.0`` replaced by ``0.0``."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.kind == "f":
+        array = array + array.dtype.type(0)  # -0.0 + 0.0 == 0.0
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value of plain types, NumPy arrays, and nests of them.
+
+    Raises:
+        TypeError: the value has a type without a canonical form.
+    """
+    if value is None:
+        return _framed(b"n", b"")
+    if isinstance(value, bool):
+        return _framed(b"b", b"\1" if value else b"\0")
+    if isinstance(value, int | np.integer):
+        return _framed(b"i", str(int(value)).encode())
+    if isinstance(value, float | np.floating):
+        return _framed(b"f", struct.pack(">d", float(value) + 0.0))
+    if isinstance(value, str):
+        return _framed(b"s", value.encode())
+    if isinstance(value, bytes):
+        return _framed(b"y", value)
+    if isinstance(value, uuid.UUID):
+        return _framed(b"u", value.bytes)
+    if isinstance(value, np.ndarray):
+        return _encode_array(value)
+    if isinstance(value, Mapping):
+        items = sorted((encode(key), encode(item)) for key, item in value.items())
+        return _framed(b"m", b"".join(key + item for key, item in items))
+    if isinstance(value, tuple | list):
+        return _framed(b"l", b"".join(encode(item) for item in value))
+    raise TypeError(f"no canonical encoding for {type(value).__name__}")
+
+
+def _encode_array(array: npt.NDArray[Any]) -> bytes:
+    if array.dtype.kind == "O":
+        return _framed(b"o", b"".join(encode(item) for item in array.tolist()))
+    array = canonical_array(array)
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return _framed(b"a", _framed(b"h", head) + array.tobytes())
+
+
+def digest(tag: str, *fields: Any) -> Digest:
+    """SHA-256 (hex) of a domain tag and its fields, in order."""
+    state = hashlib.sha256(encode(tag))
+    for field in fields:
+        state.update(encode(field))
+    return Digest(state.hexdigest())
+
+
+def tensors_digest(tensors: Mapping[str, npt.NDArray[Any]]) -> Digest:
+    """Digest of named arrays, whatever the file that holds them."""
+    return digest("tensors", {name: np.asarray(array) for name, array in tensors.items()})
+
+
+def keyed_hash(domain: str, seed: int, ids: Iterable[NodeId]) -> npt.NDArray[np.uint64]:
+    """Hash every id alone under a domain-separated key.
+
+    Args:
+        domain: what the hash decides (``"role"``, ``"shard"``, ...); other domains are independent.
+        seed: root seed of that decision.
+        ids: external ids.
+
+    Returns:
+        ``[N]`` uint64, uniform; an id's value never depends on another id.
+    """
+    key = hashlib.blake2b(encode((domain, int(seed))), digest_size=32).digest()
+    hashes = b"".join(
+        hashlib.blake2b(encode_id(node_id), key=key, digest_size=8).digest() for node_id in ids
+    )
+    return np.frombuffer(hashes, dtype="<u8").astype(np.uint64)
+
+
+def derive_seed(root_seed: int, *path: str | int) -> int:
+    """Derive an independent 63-bit seed for a named purpose."""
+    raw = hashlib.blake2b(encode((int(root_seed), path)), digest_size=8).digest()
+    return int.from_bytes(raw, "big") >> 1

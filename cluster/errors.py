@@ -1,0 +1,117 @@
+"""The error tree: one root, few leaves, each with a stable code and a hint on what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def shorten(items: Sequence[Any], limit: int = 10) -> str:
+    """Join up to ``limit`` items and say how many more there are."""
+    text = ", ".join(repr(item) for item in items[:limit])
+    return text if len(items) <= limit else f"{text} (+{len(items) - limit} more)"
+
+
+class UnweaveError(Exception):
+    """Root of every error a caller can act on; ``exit_code`` is what the command line returns."""
+
+    code = "UW-0000"
+    exit_code = 1
+
+
+class ConfigError(UnweaveError):
+    """A configuration value is missing, unknown, or does not fit the others."""
+
+    code = "UW-C001"
+    exit_code = 3
+
+
+class GraphError(UnweaveError):
+    """The graph data breaks a rule (duplicate ids, dangling edges, bad values)."""
+
+    code = "UW-G001"
+    exit_code = 4
+
+
+class UnknownIdError(GraphError):
+    """Ids that the graph does not hold; all of them are in ``ids``."""
+
+    code = "UW-G002"
+
+    def __init__(self, ids: Sequence[Any], graph: str, kind: str = "node") -> None:
+        super().__init__(tuple(ids), graph, kind)
+        self.ids, self.graph, self.kind = tuple(ids), graph, kind
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.ids)} {self.kind}(s) are not in {self.graph}: {shorten(self.ids)}; "
+            "check the ids and their type, or pass unknown='report' to skip and list them"
+        )
+
+
+class CapacityError(UnweaveError):
+    """The shards cannot hold the nodes, or the cluster cannot hold the shards."""
+
+    code = "UW-R001"
+    exit_code = 5
+
+
+class HomeError(UnweaveError):
+    """The home is missing, locked, holds a system already, or belongs to another graph."""
+
+    code = "UW-H001"
+    exit_code = 3
+
+
+class CorruptArtefactError(UnweaveError):
+    """A stored artefact is missing or its tensors do not have the recorded digest."""
+
+    code = "UW-A001"
+    exit_code = 7
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"artefact {self.path} {self.reason}; run `unweave verify --repair` "
+            "or System.verify(repair=True) to rebuild it from the graph"
+        )
+
+
+class StalePlanError(UnweaveError):
+    """A plan was made for an earlier graph epoch."""
+
+    code = "UW-E009"
+    exit_code = 2
+
+    def __init__(self, plan_epoch: int, graph_epoch: int) -> None:
+        super().__init__(plan_epoch, graph_epoch)
+        self.plan_epoch, self.graph_epoch = plan_epoch, graph_epoch
+
+    def __str__(self) -> str:
+        return (
+            f"the plan was made at graph epoch {self.plan_epoch} and the graph is at "
+            f"{self.graph_epoch} now; nothing was changed, make a new plan"
+        )
+
+
+class NumericsError(UnweaveError):
+    """A worker cannot reproduce the published numerics profile, so it refuses to build."""
+
+    code = "UW-N001"
+    exit_code = 5
+
+
+class VerificationError(UnweaveError):
+    """A stored system is not what its keys claim."""
+
+    code = "UW-V001"
+    exit_code = 7
+
+
+class ErasureError(UnweaveError):
+    """An accepted erasure could not be finished; it stays accepted and will be resumed."""
+
+    code = "UW-E001"

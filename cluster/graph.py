@@ -1,0 +1,336 @@
+"""Graph: immutable columns in canonical order of the external ids, and ``apply(change)``.
+
+Rows are always sorted by external id, so the same surviving records give the same arrays whatever
+their history. Stable internal ids (``node_ids``) are kept beside the rows and enter no key.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from cluster.config import RolesConfig
+from cluster.digest import Digest, NodeId, keyed_hash
+from cluster.errors import GraphError, UnknownIdError
+from cluster.schema import FILL_VALUE, Schema
+
+if TYPE_CHECKING:
+    import networkx
+    import torch_geometric.data
+
+Array = npt.NDArray[Any]
+Edge = tuple[NodeId, NodeId]
+
+TRAIN, VAL, TEST = 0, 1, 2
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Change:
+    """Records to forget, by external id; a feature entry of ``None`` means every column."""
+
+    nodes: tuple[NodeId, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    features: tuple[tuple[NodeId, tuple[str, ...] | None], ...] = ()
+    labels: tuple[NodeId, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to change."""
+        return not (self.nodes or self.edges or self.features or self.labels)
+
+
+@dataclass(frozen=True)
+class Adjacency:
+    """In-neighbours of each node, rows sorted by (dst, src): the message-passing edges.
+
+    Attributes:
+        indptr: ``[N + 1]`` int64.
+        indices: ``[M]`` int64 source rows; an undirected edge appears in both directions.
+        weight: ``[M]`` float32, or None for an unweighted graph.
+    """
+
+    indptr: Array
+    indices: Array
+    weight: Array | None
+
+    @cached_property
+    def degree(self) -> Array:
+        """``[N]`` float32 in-degree (sum of weights)."""
+        if self.weight is None:
+            return np.diff(self.indptr).astype(np.float32)
+        sums = np.zeros(len(self.indptr) - 1, np.float64)
+        np.add.at(sums, self.targets, self.weight.astype(np.float64))
+        return sums.astype(np.float32)
+
+    @cached_property
+    def targets(self) -> Array:
+        """``[M]`` int64 target row of every entry."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+    def matrix(self) -> sp.csr_matrix:
+        """Pattern as an ``[N, N]`` CSR matrix of ones, row = target."""
+        n = len(self.indptr) - 1
+        ones = np.ones(len(self.indices), np.float64)
+        return sp.csr_matrix((ones, self.indices, self.indptr), shape=(n, n))
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An attributed graph; build one with a reader (``from_arrays``, ``from_parquet``, ...).
+
+    Attributes:
+        schema: what the columns are.
+        ids: ``[N]`` external ids, ascending (int64, or object for str and UUID).
+        node_ids: ``[N]`` int64 stable internal ids, never reused; enter no key.
+        x: ``[N, F]`` float32 features, dense or canonical CSR as the schema declares.
+        y: ``[N]`` int32 class index, -1 where unlabelled.
+        src: ``[M]`` int64 rows; an undirected edge is stored once with ``src < dst``.
+        dst: ``[M]`` int64 rows, edges sorted by (src, dst).
+        weight: ``[M]`` float32 or None.
+        node_columns: further columns, name -> ``[N]``.
+        edge_columns: further columns, name -> ``[M]``.
+    """
+
+    schema: Schema
+    ids: Array
+    node_ids: Array
+    x: Any
+    y: Array
+    src: Array
+    dst: Array
+    weight: Array | None = None
+    node_columns: Mapping[str, Array] = field(default_factory=dict)
+    edge_columns: Mapping[str, Array] = field(default_factory=dict)
+    _hashes: dict[tuple[str, int], Array] = field(default_factory=dict, repr=False)
+    segment_cache: dict[int, Digest] = field(default_factory=dict, repr=False)
+
+    # ---- what it holds
+
+    @property
+    def num_nodes(self) -> int:
+        """N, surviving nodes."""
+        return len(self.ids)
+
+    @property
+    def num_edges(self) -> int:
+        """M, surviving edges; an undirected edge counts once."""
+        return len(self.src)
+
+    @property
+    def classes(self) -> tuple[int | str, ...]:
+        """Declared class values."""
+        return self.schema.classes
+
+    def __repr__(self) -> str:
+        kind = "directed" if self.schema.directed else "undirected"
+        return (
+            f"Graph({kind}, nodes={self.num_nodes}, edges={self.num_edges}, "
+            f"features={self.schema.num_features} {self.schema.layout}, "
+            f"classes={self.schema.num_classes})"
+        )
+
+    @cached_property
+    def adjacency(self) -> Adjacency:
+        """Message-passing edges: both directions of an undirected edge, (src, dst) of a directed."""
+        src, dst, weight = self.src, self.dst, self.weight
+        if not self.schema.directed:
+            src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
+            weight = None if weight is None else np.concatenate([weight, weight])
+        order = np.lexsort((src, dst))
+        indptr = np.zeros(self.num_nodes + 1, np.int64)
+        np.cumsum(np.bincount(dst, minlength=self.num_nodes), out=indptr[1:])
+        return Adjacency(indptr, src[order], None if weight is None else weight[order])
+
+    @cached_property
+    def _row_of(self) -> dict[NodeId, int]:
+        return {node_id: row for row, node_id in enumerate(self.ids.tolist())}
+
+    def rows(self, ids: Iterable[NodeId]) -> Array:
+        """``[K]`` int64 row numbers of external ids.
+
+        Raises:
+            UnknownIdError: names every id that is not in the graph.
+        """
+        ids = list(ids)
+        rows = [self._row_of.get(node_id, -1) if _is_id(node_id, self.schema.id_type) else -1
+                for node_id in ids]  # fmt: skip
+        unknown = [node_id for node_id, row in zip(ids, rows, strict=True) if row < 0]
+        if unknown:
+            raise UnknownIdError(unknown, "the graph")
+        return np.asarray(rows, np.int64)
+
+    def edge_positions(self, edges: Sequence[Edge]) -> Array:
+        """``[K]`` int64 positions of edges in ``src``/``dst``.
+
+        Raises:
+            UnknownIdError: names every edge that does not exist.
+        """
+        positions = []
+        for u, v in edges:
+            ends = (self._row_of.get(u, -1), self._row_of.get(v, -1))
+            a, b = ends if self.schema.directed else (min(ends), max(ends))
+            low, high = np.searchsorted(self.src, [a, a + 1])
+            at = low + int(np.searchsorted(self.dst[low:high], b))
+            found = a >= 0 and at < high and self.dst[at] == b
+            positions.append(at if found else -1)
+        missing = [edge for edge, at in zip(edges, positions, strict=True) if at < 0]
+        if missing:
+            raise UnknownIdError(missing, "the graph", "edge")
+        return np.asarray(positions, np.int64)
+
+    def hash(self, domain: str, seed: int = 0) -> Array:
+        """``[N]`` uint64 keyed hash of every id alone (cached, and carried along by ``apply``)."""
+        key = (domain, seed)
+        if key not in self._hashes:
+            self._hashes[key] = keyed_hash(domain, seed, self.ids.tolist())
+        return self._hashes[key]
+
+    def roles(self, config: RolesConfig) -> Array:
+        """``[N]`` int8 role (TRAIN, VAL, TEST) by keyed hash of the id alone."""
+        share = self.hash("role", config.seed) / 2.0**64
+        role = np.full(self.num_nodes, TEST, np.int8)
+        role[share < config.train + config.val] = VAL
+        role[share < config.train] = TRAIN
+        return role
+
+    @property
+    def segments(self) -> Array:
+        """``[N]`` uint8 storage segment of every node, by hash of its id alone."""
+        return (self.hash("segment") >> np.uint64(56)).astype(np.uint8)
+
+    # ---- change
+
+    def apply(self, change: Change) -> Graph:
+        """Return the graph without the records of ``change``.
+
+        A node goes with its edges; an erased feature becomes the fill value; an erased label makes
+        the node unlabelled. Nodes and edges may overlap within one change.
+
+        Raises:
+            UnknownIdError: a node or edge is not in the graph; nothing is changed.
+            GraphError: a feature column is not in the schema.
+        """
+        removed = self.rows(change.nodes)
+        cut = self.edge_positions(change.edges)
+        cells = self._feature_cells(change)
+        unlabelled = self.rows(change.labels)
+
+        keep_node = np.ones(self.num_nodes, bool)
+        keep_node[removed] = False
+        keep_edge = keep_node[self.src] & keep_node[self.dst]
+        keep_edge[cut] = False
+        gone_edges = np.flatnonzero(~keep_edge)
+        touched_rows = np.concatenate(
+            [removed, np.minimum(self.src[gone_edges], self.dst[gone_edges]), cells[0], unlabelled]
+        ).astype(np.int64)
+        touched = set(self.segments[touched_rows].tolist())
+
+        y = self.y.copy()
+        y[unlabelled] = UNLABELLED
+        new_row = np.cumsum(keep_node) - 1
+        return replace(
+            self,
+            ids=self.ids[keep_node],
+            node_ids=self.node_ids[keep_node],
+            x=_clear(self.x, cells)[keep_node] if len(removed) else _clear(self.x, cells),
+            y=y[keep_node],
+            src=new_row[self.src[keep_edge]],
+            dst=new_row[self.dst[keep_edge]],
+            weight=None if self.weight is None else self.weight[keep_edge],
+            node_columns={name: col[keep_node] for name, col in self.node_columns.items()},
+            edge_columns={name: col[keep_edge] for name, col in self.edge_columns.items()},
+            _hashes={key: value[keep_node] for key, value in self._hashes.items()},
+            segment_cache={s: key for s, key in self.segment_cache.items() if s not in touched},
+        )
+
+    def _feature_cells(self, change: Change) -> tuple[Array, Array]:
+        """Rows and columns of the cells that ``change.features`` names."""
+        column_of = {name: i for i, name in enumerate(self.schema.features)}
+        rows = self.rows([node_id for node_id, _ in change.features])
+        cell_rows, cell_columns = [], []
+        for row, (node_id, names) in zip(rows.tolist(), change.features, strict=True):
+            wanted = self.schema.features if names is None else names
+            unknown = [name for name in wanted if name not in column_of]
+            if unknown:
+                raise GraphError(
+                    f"node {node_id!r}: no feature column {unknown[:10]}; the schema has "
+                    f"{len(column_of)} columns, the first are {list(column_of)[:5]}"
+                )
+            cell_rows += [row] * len(wanted)
+            cell_columns += [column_of[name] for name in wanted]
+        return np.asarray(cell_rows, np.int64), np.asarray(cell_columns, np.int64)
+
+    # ---- readers (each in cluster.readers; named here so that one import is enough)
+
+    @staticmethod
+    def from_arrays(edge_index: Any, x: Any, y: Any, **options: Any) -> Graph:
+        """See :func:`cluster.readers.arrays.from_arrays`."""
+        return _reader("arrays", "from_arrays")(edge_index, x, y, **options)
+
+    @staticmethod
+    def from_parquet(path: Any = None, **options: Any) -> Graph:
+        """See :func:`cluster.readers.tables.from_parquet`."""
+        return _reader("tables", "from_parquet")(path, **options)
+
+    @staticmethod
+    def from_csv(path: Any = None, **options: Any) -> Graph:
+        """See :func:`cluster.readers.tables.from_csv`."""
+        return _reader("tables", "from_csv")(path, **options)
+
+    @staticmethod
+    def from_pyg(data: torch_geometric.data.Data, **options: Any) -> Graph:
+        """See :func:`cluster.readers.frameworks.from_pyg`."""
+        return _reader("frameworks", "from_pyg")(data, **options)
+
+    @staticmethod
+    def from_dgl(graph: Any, **options: Any) -> Graph:
+        """See :func:`cluster.readers.frameworks.from_dgl`."""
+        return _reader("frameworks", "from_dgl")(graph, **options)
+
+    @staticmethod
+    def from_networkx(graph: networkx.Graph, **options: Any) -> Graph:
+        """See :func:`cluster.readers.frameworks.from_networkx`."""
+        return _reader("frameworks", "from_networkx")(graph, **options)
+
+    @staticmethod
+    def from_ogb(name: str, **options: Any) -> Graph:
+        """See :func:`cluster.readers.frameworks.from_ogb`."""
+        return _reader("frameworks", "from_ogb")(name, **options)
+
+
+def _reader(module: str, name: str) -> Callable[..., Graph]:
+    from importlib import import_module
+
+    reader: Callable[..., Graph] = getattr(import_module(f"cluster.readers.{module}"), name)
+    return reader
+
+
+def _is_id(value: object, id_type: str) -> bool:
+    if id_type == "int":
+        return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return isinstance(value, str if id_type == "str" else uuid.UUID)
+
+
+def _clear(x: Any, cells: tuple[Array, Array]) -> Any:
+    """Copy ``x`` with the named cells set to the fill value (explicit zeros are dropped)."""
+    rows, columns = cells
+    if not len(rows):
+        return x
+    x = x.copy()
+    if not sp.issparse(x):
+        x[rows, columns] = FILL_VALUE
+        return x
+    for row in np.unique(rows).tolist():
+        span = slice(x.indptr[row], x.indptr[row + 1])
+        hit = np.isin(x.indices[span], columns[rows == row])
+        x.data[span][hit] = FILL_VALUE
+    x.eliminate_zeros()
+    return x

@@ -1,0 +1,76 @@
+"""The table of partitioners, and the one function that makes a Partition with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from cluster.config import PartitionConfig, RolesConfig
+from cluster.errors import CapacityError, ConfigError, GraphError
+from cluster.graph import TRAIN, Graph
+from cluster.partition import Partition, from_assignment, quality
+from cluster.partitioners.base import Partitioner, Progress, make_problem
+from cluster.partitioners.hashing import hash_partition
+
+PARTITIONERS: Mapping[str, Partitioner] = {
+    "hash": hash_partition,
+}
+
+
+def find_partitioner(name: str) -> Partitioner:
+    """Look a partitioner up by name.
+
+    Raises:
+        ConfigError: no partitioner has that name.
+    """
+    try:
+        return PARTITIONERS[name]
+    except KeyError:
+        raise ConfigError(
+            f"partition.method is {name!r}; choose one of {sorted(PARTITIONERS)}"
+        ) from None
+
+
+def make_partition(
+    graph: Graph, config: PartitionConfig, roles: RolesConfig, progress: Progress | None = None
+) -> Partition:
+    """Partition the training nodes of ``graph``.
+
+    Raises:
+        CapacityError: more shards than training nodes, or too little capacity for them.
+        ConfigError: unknown method.
+    """
+    find_partitioner(config.method)
+    num_train = int(np.count_nonzero(graph.roles(roles) == TRAIN))
+    if config.num_shards > num_train:
+        raise CapacityError(
+            f"partition.num_shards is {config.num_shards} but the graph has {num_train} training "
+            "nodes; use fewer shards or a larger roles.train"
+        )
+    problem = make_problem(graph, config, roles, progress or _silent)
+    if problem.capacity * config.num_shards < num_train:
+        raise CapacityError(
+            f"partition.capacity {problem.capacity} x {config.num_shards} shards cannot hold "
+            f"{num_train} training nodes; raise capacity or num_shards"
+        )
+    shards = find_partitioner(config.method)(problem)
+    if len(shards) and (shards.min() < 0 or shards.max() >= config.num_shards):
+        raise GraphError(f"partitioner {config.method!r} gave a shard outside 0..k-1")
+    info = {"method": config.method, "seed": config.seed}
+    partition = from_assignment(graph, shards, config, roles, info)
+    measured = {**info, **asdict(quality(graph, partition))}
+    return Partition(
+        partition.ids,
+        partition.shards,
+        partition.num_shards,
+        partition.guarantee,
+        partition.id_type,
+        partition.names,
+        measured,
+    )
+
+
+def _silent(done: int, total: int) -> None:
+    return None

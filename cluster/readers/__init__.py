@@ -1,0 +1,1 @@
+"""Readers: whatever a graph comes in, one validated :class:`cluster.graph.Graph` comes out."""

@@ -153,6 +153,11 @@ class Graph:
     def _row_of(self) -> dict[NodeId, int]:
         return {node_id: row for row, node_id in enumerate(self.ids.tolist())}
 
+    def _row(self, node_id: NodeId) -> int:
+        """Row of an id, -1 if there is none; 1.0 and True are not the id 1."""
+        known = _is_id(node_id, self.schema.id_type)
+        return self._row_of.get(node_id, -1) if known else -1
+
     def rows(self, ids: Iterable[NodeId]) -> Array:
         """``[K]`` int64 row numbers of external ids.
 
@@ -160,8 +165,7 @@ class Graph:
             UnknownIdError: names every id that is not in the graph.
         """
         ids = list(ids)
-        rows = [self._row_of.get(node_id, -1) if _is_id(node_id, self.schema.id_type) else -1
-                for node_id in ids]  # fmt: skip
+        rows = [self._row(node_id) for node_id in ids]
         unknown = [node_id for node_id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown:
             raise UnknownIdError(unknown, "the graph")
@@ -175,7 +179,7 @@ class Graph:
         """
         positions = []
         for u, v in edges:
-            ends = (self._row_of.get(u, -1), self._row_of.get(v, -1))
+            ends = (self._row(u), self._row(v))
             a, b = ends if self.schema.directed else (min(ends), max(ends))
             low, high = np.searchsorted(self.src, [a, a + 1])
             at = low + int(np.searchsorted(self.dst[low:high], b))

@@ -11,11 +11,21 @@ from cluster.config import PartitionConfig, RolesConfig
 from cluster.errors import CapacityError, ConfigError, GraphError
 from cluster.graph import TRAIN, Graph
 from cluster.partition import Partition, from_assignment, quality
+from cluster.partitioners.balanced_kmeans import balanced_kmeans
 from cluster.partitioners.base import Partitioner, Progress, make_problem
 from cluster.partitioners.hashing import hash_partition
+from cluster.partitioners.label_propagation import label_propagation
+from cluster.partitioners.louvain import louvain
+from cluster.partitioners.metis import metis
+from cluster.partitioners.restream import restream
 
 PARTITIONERS: Mapping[str, Partitioner] = {
     "hash": hash_partition,
+    "blpa": label_propagation,
+    "bekm": balanced_kmeans,
+    "louvain": louvain,
+    "metis": metis,
+    "restream": restream,
 }
 
 

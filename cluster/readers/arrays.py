@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,18 @@ import scipy.sparse as sp
 from cluster.digest import NodeId
 from cluster.errors import GraphError, shorten
 from cluster.graph import UNLABELLED, Graph
-from cluster.schema import ClassName, ColumnType, IdType, Layout, Schema
+from cluster.readers.columns import (
+    Columns,
+    check_columns,
+    check_lengths,
+    column_type,
+    id_array,
+    plain_labels,
+    plain_list,
+    typed_column,
+    typed_weight,
+)
+from cluster.schema import ClassName, IdType, Layout, Schema
 
 Array = npt.NDArray[Any]
 
@@ -32,23 +43,6 @@ class Policy:
     duplicate_edges: Literal["merge", "error"] = "merge"
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Optional columns beside ids, features and labels, each as long as its records."""
-
-    weight: Array | None = None
-    node: Mapping[str, Array] = field(default_factory=dict)
-    edge: Mapping[str, Array] = field(default_factory=dict)
-
-    def take(self, positions: Array) -> Columns:
-        """The edge part of these columns at the given positions."""
-        return Columns(
-            None if self.weight is None else self.weight[positions],
-            self.node,
-            {name: column[positions] for name, column in self.edge.items()},
-        )
-
-
 def from_arrays(
     edge_index: Any,
     x: Any,
@@ -57,6 +51,7 @@ def from_arrays(
     ids: Sequence[NodeId] | Array | None = None,
     schema: Schema | None = None,
     directed: bool = False,
+    feature_names: Sequence[str] | None = None,
     columns: Columns | None = None,
     policy: Policy | None = None,
 ) -> Graph:
@@ -67,10 +62,13 @@ def from_arrays(
             or both.
         x: ``[N, F]`` features, a dense array or a SciPy sparse matrix; without a schema the
             container decides the layout.
-        y: ``[N]`` labels: class values (int or str), None or a negative number where unlabelled.
+        y: ``[N]`` labels: class values (int or str); None, NaN or a negative number where
+            unlabelled.
         ids: ``[N]`` external ids (all int, all str or all UUID); row numbers when left out.
         schema: declared schema; made from these arrays when left out.
         directed: whether edges have a direction (only without a schema).
+        feature_names: names of the feature columns (only without a schema); f0, f1, ... when
+            left out.
         columns: edge weights and extra columns; they must be the ones the schema declares.
         policy: what to do with self loops and duplicate edges.
 
@@ -78,19 +76,22 @@ def from_arrays(
         GraphError: the data breaks a rule; the message lists the offenders and the remedy.
     """
     columns, policy = columns or Columns(), policy or Policy()
-    ids_list = list(range(_num_rows(x))) if ids is None else _plain_list(ids)
+    ids_list = list(range(_num_rows(x))) if ids is None else plain_list(ids)
     if not ids_list:
         raise GraphError("the graph has no nodes; check the path and the id column")
     if len(ids_list) != _num_rows(x):
         raise GraphError(f"{len(ids_list)} ids for {_num_rows(x)} feature rows; give one id a row")
-    labels: list[Any] = [None] * len(ids_list) if y is None else _plain_list(y)
+    labels: list[Any] = [None] * len(ids_list) if y is None else plain_labels(y)
     if len(labels) != len(ids_list):
         raise GraphError(
             f"{len(labels)} labels for {len(ids_list)} nodes; give one a node, or None"
         )
     if schema is None:
         schema = infer_schema(ids_list, x, labels, columns, directed=directed)
-    _check_columns(schema, columns)
+        if feature_names is not None:
+            schema = replace(schema, features=tuple(feature_names))
+    check_columns(schema, columns)
+    check_lengths("node", columns.node, len(ids_list))
     ids_array, order = _canonical_ids(ids_list, schema.id_type)
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
@@ -107,10 +108,35 @@ def from_arrays(
         dst=dst,
         weight=edge_columns.weight,
         node_columns={
-            name: _typed(columns.node[name], kind)[order] for name, kind in schema.node_columns
+            name: typed_column(name, columns.node[name], kind)[order]
+            for name, kind in schema.node_columns
         },
         edge_columns=edge_columns.edge,
     )
+
+
+def edge_rows(ids: Sequence[NodeId] | Array, src: Any, dst: Any) -> Array:
+    """``[2, E]`` int64 rows of edge ends that are given as external ids.
+
+    Raises:
+        GraphError: an end is no node id; the message lists the first of them.
+    """
+    ends = np.concatenate([id_array(src), id_array(dst)])
+    known = id_array(ids)
+    if known.dtype.kind == "i" and ends.dtype.kind == "i" and len(known):
+        order = np.argsort(known, kind="stable")
+        rows = order[np.searchsorted(known[order[:-1]], ends)]
+        rows = np.where(known[rows] == ends, rows, -1)
+    else:
+        row_of = {node_id: row for row, node_id in enumerate(known.tolist())}
+        rows = np.asarray([row_of.get(end, -1) for end in ends.tolist()], np.int64)
+    unknown = list(dict.fromkeys(ends[rows < 0].tolist()))
+    if unknown:
+        raise GraphError(
+            f"{len(unknown)} edge ends are not among the node ids: {shorten(unknown)}; add the "
+            "nodes, drop the edges, or give both the same type (1 is not '1')"
+        )
+    return rows.astype(np.int64).reshape(2, -1)
 
 
 def infer_schema(
@@ -130,8 +156,8 @@ def infer_schema(
         directed=directed,
         layout=layout,
         edge_weight=columns.weight is not None,
-        node_columns=tuple((name, _column_type(name, col)) for name, col in columns.node.items()),
-        edge_columns=tuple((name, _column_type(name, col)) for name, col in columns.edge.items()),
+        node_columns=tuple((name, column_type(name, col)) for name, col in columns.node.items()),
+        edge_columns=tuple((name, column_type(name, col)) for name, col in columns.edge.items()),
         nominal_nodes=len(ids),
     )
 
@@ -140,10 +166,6 @@ def _num_rows(x: Any) -> int:
     if getattr(x, "ndim", 0) != 2:
         raise GraphError("features must be a matrix [nodes, columns]; reshape them")
     return int(x.shape[0])
-
-
-def _plain_list(values: Any) -> list[Any]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _id_type(ids: Sequence[NodeId]) -> IdType:
@@ -186,7 +208,7 @@ def _canonical_features(x: Any, schema: Schema, ids: Sequence[NodeId]) -> Any:
             "select the declared columns"
         )
     sparse = schema.layout == "sparse"
-    matrix = sp.csr_matrix(x, dtype=np.float32) if sparse else _dense(x)
+    matrix: Any = sp.csr_matrix(x, dtype=np.float32) if sparse else _dense(x)
     values = matrix.data if sparse else matrix
     if not np.isfinite(values).all():
         if sparse:
@@ -225,9 +247,7 @@ def _class_indices(labels: Sequence[Any], schema: Schema, ids: Sequence[NodeId])
     for row, label in enumerate(labels):
         if _is_unlabelled(label):
             continue
-        position = index.get(
-            int(label) if isinstance(label, float) and label.is_integer() else label
-        )
+        position = index.get(label)
         if position is None:
             bad.append((ids[row], label))
         else:
@@ -248,7 +268,7 @@ def _canonical_edges(
     columns: Columns,
     policy: Policy,
 ) -> tuple[Array, Array, Columns]:
-    pairs = np.asarray(edge_index, np.int64).reshape(2, -1)
+    pairs = _edge_pairs(edge_index)
     outside = np.flatnonzero(((pairs < 0) | (pairs >= len(ids))).any(axis=0))
     if len(outside):
         shown = [tuple(pairs[:, i].tolist()) for i in outside[:10].tolist()]
@@ -258,29 +278,46 @@ def _canonical_edges(
         )
     src, dst = inverse[pairs[0]], inverse[pairs[1]]
     columns = Columns(
-        None if columns.weight is None else _typed_weight(columns.weight),
+        None if columns.weight is None else typed_weight(columns.weight),
         columns.node,
-        {name: _typed(columns.edge[name], kind) for name, kind in schema.edge_columns},
+        {name: typed_column(name, columns.edge[name], kind) for name, kind in schema.edge_columns},
     )
-    _check_lengths(columns, len(src))
+    check_lengths("edge", {"weight": columns.weight, **columns.edge}, len(src))
     loops = np.flatnonzero(src == dst)
     if len(loops):
-        _refuse_or_warn(
-            policy.self_loops, [ids[i] for i in src[loops].tolist()], "self loops", "dropped"
-        )
+        _refuse_or_warn(policy.self_loops, ids[src[loops]].tolist(), "self loops", "dropped")
         kept = np.flatnonzero(src != dst)
         src, dst, columns = src[kept], dst[kept], columns.take(kept)
     one_way = _first_positions(src, dst)
     repeats = len(src) - len(one_way)
     if repeats:
         again = np.setdiff1d(np.arange(len(src)), one_way)
-        pairs_again = [(ids[src[i]], ids[dst[i]]) for i in again.tolist()]
-        _refuse_or_warn(policy.duplicate_edges, pairs_again, "duplicate edges", "merged")
+        _refuse_or_warn(
+            policy.duplicate_edges, _named(ids, src, dst, again), "duplicate edges", "merged"
+        )
     if not schema.directed:
         src, dst = np.minimum(src, dst), np.maximum(src, dst)
     _check_agreement(src, dst, columns, ids)
     first = _first_positions(src, dst)
     return src[first], dst[first], columns.take(first)
+
+
+def _edge_pairs(edge_index: Any) -> Array:
+    pairs = np.asarray(edge_index)
+    if not pairs.size:
+        return np.empty((2, 0), np.int64)
+    if pairs.ndim != 2 or len(pairs) != 2 or pairs.dtype.kind not in "iu":
+        raise GraphError(
+            f"edge_index has shape {pairs.shape} and type {pairs.dtype}; give integer row "
+            "numbers [2, edges], sources in the first row"
+        )
+    return pairs.astype(np.int64)
+
+
+def _named(ids: Array, src: Array, dst: Array, positions: Array) -> list[tuple[Any, Any]]:
+    """External ids of the edges at the given positions."""
+    ends = ids[src[positions]].tolist(), ids[dst[positions]].tolist()
+    return list(zip(*ends, strict=True))
 
 
 def _first_positions(src: Array, dst: Array) -> Array:
@@ -303,14 +340,14 @@ def _check_agreement(src: Array, dst: Array, columns: Columns, ids: Array) -> No
     order = np.lexsort((dst, src))
     same = (src[order][1:] == src[order][:-1]) & (dst[order][1:] == dst[order][:-1])
     for name, column in values.items():
-        sorted_column = column[order]
-        differ = np.flatnonzero(same & (sorted_column[1:] != sorted_column[:-1]))
+        a, b = column[order][:-1], column[order][1:]
+        both_nan = (a != a) & (b != b)
+        differ = np.flatnonzero(same & (a != b) & ~both_nan)
         if len(differ):
-            at = order[differ]
-            pairs = [(ids[src[i]], ids[dst[i]]) for i in at.tolist()]
+            pairs = _named(ids, src, dst, order[differ])
             raise GraphError(
                 f"{len(pairs)} repeated edges disagree in column {name!r}: {shorten(pairs)}; "
-                "keep one row for each edge"
+                "keep one row for each edge, or read the graph as directed"
             )
 
 
@@ -319,45 +356,3 @@ def _refuse_or_warn(policy: str, items: list[Any], what: str, done: str) -> None
     if policy == "error":
         raise GraphError(f"{text}; drop them, or allow it with Policy(...)")
     warnings.warn(f"{text}; {done}", GraphWarning, stacklevel=5)
-
-
-def _check_columns(schema: Schema, columns: Columns) -> None:
-    declared = {
-        "edge weights": (schema.edge_weight, columns.weight is not None),
-        "node columns": ({n for n, _ in schema.node_columns}, set(columns.node)),
-        "edge columns": ({n for n, _ in schema.edge_columns}, set(columns.edge)),
-    }
-    for what, (wanted, given) in declared.items():
-        if wanted != given:
-            raise GraphError(f"{what}: the schema declares {wanted}, the data has {given}")
-
-
-def _check_lengths(columns: Columns, num_edges: int) -> None:
-    for name, column in [("weight", columns.weight), *columns.edge.items()]:
-        if column is not None and len(column) != num_edges:
-            raise GraphError(f"edge column {name!r} has {len(column)} rows for {num_edges} edges")
-
-
-def _typed_weight(weight: Any) -> Array:
-    array = np.asarray(weight, np.float32) + np.float32(0)
-    if not np.isfinite(array).all() or (array < 0).any():
-        raise GraphError("edge weights must be finite and not negative; mend or drop those edges")
-    return array
-
-
-def _column_type(name: str, column: Any) -> ColumnType:
-    kind = np.asarray(column).dtype.kind
-    types: dict[str, ColumnType] = {"i": "int", "u": "int", "f": "float", "b": "bool"}
-    types |= {"U": "str", "O": "str", "T": "str"}
-    if kind not in types:
-        raise GraphError(f"column {name!r} has type {kind!r}; use int, float, bool or str")
-    return types[kind]
-
-
-def _typed(column: Any, kind: ColumnType) -> Array:
-    if kind == "str":
-        values = np.empty(len(column), object)
-        values[:] = ["" if item is None else str(item) for item in _plain_list(column)]
-        return values
-    dtype = {"int": np.int64, "float": np.float64, "bool": np.bool_}[kind]
-    return np.asarray(column).astype(dtype)

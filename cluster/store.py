@@ -1,0 +1,167 @@
+"""The artefact store: content-addressed files, written to staging and promoted by rename.
+
+A file is complete or absent: bytes go to a temporary name in the staging folder, are fsynced, and
+only then renamed. Workers stage; the coordinator alone promotes. Every blob carries the digest of
+its tensors, checked at each read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from cluster.digest import Digest, digest, tensors_digest
+from cluster.errors import CorruptArtefactError, HomeError
+
+Array = npt.NDArray[Any]
+SUFFIX = ".safetensors"
+MARKER = "HOME"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Named tensors and a small JSON manifest."""
+
+    tensors: Mapping[str, Array]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> Digest:
+        """Digest of tensors and manifest, whatever the file layout."""
+        return digest("blob", tensors_digest(self.tensors), json.dumps(self.meta, sort_keys=True))
+
+
+class Store(Protocol):
+    """What every backend of the artefact store offers."""
+
+    def stage(self, kind: str, key: str, blob: Blob, *, fence: int) -> None:
+        """Write a blob durably where only :meth:`promote` finds it."""
+
+    def promote(self, kind: str, keys: Iterable[str], *, fence: int) -> None:
+        """Make staged blobs visible, each in one step."""
+
+    def get(self, kind: str, key: str) -> Blob:
+        """Read a blob and check its digest."""
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether a blob is visible."""
+
+    def delete(self, kind: str, key: str) -> None:
+        """Destroy a blob; no error when it is gone already."""
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """Every visible ``(kind, key)``."""
+
+    def clear_staging(self) -> int:
+        """Destroy whatever was staged and never promoted; returns the number of files."""
+
+
+class LocalStore:
+    """A store in one folder of a file system."""
+
+    def __init__(self, home: str | Path) -> None:
+        self.home = Path(home)
+
+    def initialise(self, home_id: str) -> None:
+        """Create the folders and the marker that makes this folder a home."""
+        for folder in ("objects", "staging"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        (self.home / MARKER).write_text(home_id + "\n")
+
+    def check_marker(self, home_id: str) -> None:
+        """Refuse to touch a folder that is not the home the ledger speaks of.
+
+        Raises:
+            HomeError: the marker is missing or names another home.
+        """
+        path = self.home / MARKER
+        if not path.exists() or path.read_text().strip() != home_id:
+            raise HomeError(
+                f"{path} does not name home {home_id}; the ledger and the folder do not belong "
+                "together, restore them from the same backup"
+            )
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where a blob lies once promoted."""
+        return self.home / "objects" / kind / (key + SUFFIX)
+
+    def _staged(self, kind: str, key: str, fence: int) -> Path:
+        return self.home / "staging" / str(fence) / f"{kind}.{key}{SUFFIX}"
+
+    def stage(self, kind: str, key: str, blob: Blob, *, fence: int) -> None:
+        """Write a blob durably into ``staging/<fence>``."""
+        target = self._staged(kind, key, fence)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        header = {"meta": json.dumps(blob.meta, sort_keys=True), "digest": blob.digest()}
+        tensors = {name: np.ascontiguousarray(array) for name, array in blob.tensors.items()}
+        with temporary.open("wb") as file:
+            file.write(save_tensors(tensors, header))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+
+    def promote(self, kind: str, keys: Iterable[str], *, fence: int) -> None:
+        """Rename staged blobs into ``objects`` and fsync the folder."""
+        folder = self.home / "objects" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        for key in keys:
+            self._staged(kind, key, fence).rename(self.path(kind, key))
+        _fsync_folder(folder)
+
+    def get(self, kind: str, key: str) -> Blob:
+        """Read a blob and check its digest.
+
+        Raises:
+            CorruptArtefactError: the file is missing, unreadable, or its content was changed.
+        """
+        path = self.path(kind, key)
+        shown = f"{kind}/{key}"
+        try:
+            raw = path.read_bytes()
+            header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+            blob = Blob(load_tensors(raw), json.loads(header["meta"]))
+        except FileNotFoundError:
+            raise CorruptArtefactError(shown, "is missing") from None
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise CorruptArtefactError(shown, f"cannot be read ({error})") from error
+        if blob.digest() != header["digest"]:
+            raise CorruptArtefactError(shown, "does not have the digest it was stored with")
+        return blob
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether a blob is visible."""
+        return self.path(kind, key).exists()
+
+    def delete(self, kind: str, key: str) -> None:
+        """Destroy a blob; no error when it is gone already."""
+        self.path(kind, key).unlink(missing_ok=True)
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """Every visible ``(kind, key)``."""
+        for path in sorted((self.home / "objects").glob(f"*/*{SUFFIX}")):
+            yield path.parent.name, path.name.removesuffix(SUFFIX)
+
+    def clear_staging(self) -> int:
+        """Destroy whatever was staged and never promoted; returns the number of files."""
+        files = [path for path in (self.home / "staging").rglob("*") if path.is_file()]
+        for path in files:
+            path.unlink()
+        return len(files)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

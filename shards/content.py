@@ -1,0 +1,126 @@
+"""ShardContent: exactly the rows that a shard's training reads, in canonical order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.digest import Digest, digest
+from cluster.graph import UNLABELLED, Graph
+from cluster.schema import Schema
+from cluster.segments import pack_column, pack_features, unpack_column, unpack_features
+from cluster.store import Blob
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardContent:
+    """What one training reads; local rows are in canonical order of the external ids.
+
+    Attributes:
+        schema: schema of the graph (only its training part enters the digest).
+        ids: ``[n]`` external ids.
+        owned: ``[n]`` bool, False for halo rows (features and edges, never labels).
+        x: ``[n, F]`` float32 dense or CSR.
+        y: ``[n]`` int32 class index, -1 where unlabelled or halo.
+        indptr: ``[n + 1]`` int64 in-neighbours of each local row, sorted by (dst, src).
+        indices: ``[m]`` int64 local source rows.
+        weight: ``[m]`` float32 or None.
+    """
+
+    schema: Schema
+    ids: Array
+    owned: Array
+    x: Any
+    y: Array
+    indptr: Array
+    indices: Array
+    weight: Array | None
+
+    @property
+    def num_nodes(self) -> int:
+        """n, owned and halo rows."""
+        return len(self.ids)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing to learn from: no owned row with a label."""
+        return not bool((self.owned & (self.y != UNLABELLED)).any())
+
+    @cached_property
+    def digest(self) -> Digest:
+        """Digest over everything that training reads."""
+        tensors = self._tensors()
+        return digest("content", self.schema.training_digest(), self.schema.id_type, tensors)
+
+    def _tensors(self) -> dict[str, Array]:
+        tensors = pack_column("id", self.ids, self.schema.id_type) | pack_features(self.x)
+        tensors |= {"owned": self.owned, "y": self.y}
+        tensors |= {"indptr": self.indptr, "indices": self.indices}
+        if self.weight is not None:
+            tensors["weight"] = self.weight
+        return tensors
+
+    def to_blob(self) -> Blob:
+        """As an artefact; its key is ``digest``."""
+        return Blob(self._tensors(), {"schema": self.schema.to_json()})
+
+    @classmethod
+    def from_blob(cls, blob: Blob) -> ShardContent:
+        """Inverse of :meth:`to_blob`."""
+        schema, tensors = Schema.from_json(blob.meta["schema"]), blob.tensors
+        return cls(
+            schema,
+            unpack_column("id", tensors, schema.id_type),
+            tensors["owned"],
+            unpack_features([tensors], schema),
+            tensors["y"],
+            tensors["indptr"],
+            tensors["indices"],
+            tensors.get("weight"),
+        )
+
+
+def build_content(graph: Graph, owner: Array, shard: int) -> ShardContent:
+    """Cut one shard's content out of the graph.
+
+    Args:
+        graph: the surviving graph.
+        owner: ``[N]`` owner of each row, negative where no shard owns it.
+        shard: the shard's number.
+    """
+    rows = np.flatnonzero(owner == shard)
+    indptr, indices, weight = induced_edges(graph, rows)
+    return ShardContent(
+        schema=graph.schema,
+        ids=graph.ids[rows],
+        owned=np.ones(len(rows), bool),
+        x=graph.x[rows],
+        y=graph.y[rows],
+        indptr=indptr,
+        indices=indices,
+        weight=weight,
+    )
+
+
+def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None]:
+    """In-neighbour CSR of the subgraph induced by ``rows`` (ascending), in local row numbers."""
+    adjacency = graph.adjacency
+    starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
+    counts = stops - starts
+    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    positions = np.arange(int(counts.sum())) + offsets
+    sources = adjacency.indices[positions]
+    local = np.searchsorted(rows, sources)
+    local[local == len(rows)] = 0
+    inside = rows[local] == sources if len(rows) else np.zeros(0, bool)
+    target = np.repeat(np.arange(len(rows)), counts)[inside]
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(np.bincount(target, minlength=len(rows)), out=indptr[1:])
+    weight = None if adjacency.weight is None else adjacency.weight[positions[inside]]
+    return indptr, local[inside], weight

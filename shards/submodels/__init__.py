@@ -1,0 +1,7 @@
+"""Submodels behind one table: (backend, name) -> class."""
+
+from __future__ import annotations
+
+from shards.submodels.registry import SUBMODELS, make_submodel
+
+__all__ = ["SUBMODELS", "make_submodel"]

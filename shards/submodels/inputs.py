@@ -1,0 +1,240 @@
+"""What a submodel computes on: features and message-passing operators as torch tensors.
+
+Normalisation is done once, here: rows of X by their absolute sum, edges by degree. Sums run in
+float64 and in canonical order, so no kernel level reaches them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from cluster.graph import Graph
+from shards.content import ShardContent
+
+Array = npt.NDArray[Any]
+OperatorKind = Literal["gcn", "mean", "sum"]
+
+
+@dataclass(eq=False)
+class ModelInput:
+    """Feature rows and in-neighbours of a set of nodes.
+
+    Attributes:
+        x: ``[n, F]`` row-normalised features, SciPy CSR or NumPy dense.
+        indptr: ``[n + 1]`` int64 in-neighbours, sorted by (dst, src), no self loops.
+        indices: ``[m]`` int64 source rows.
+        weight: ``[m]`` float32 or None.
+        degree: ``[n]`` float32 in-degree in the graph that counts (the content in training, the
+            whole current graph at inference).
+        symmetric: whether every edge has its reverse with the same weight.
+        device: where tensors live.
+    """
+
+    x: Any
+    indptr: Array
+    indices: Array
+    weight: Array | None
+    degree: Array
+    symmetric: bool
+    device: str = "cpu"
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_nodes(self) -> int:
+        """n."""
+        return len(self.indptr) - 1
+
+    @property
+    def features(self) -> Features:
+        """Features as tensors (cached)."""
+        if "features" not in self._cache:
+            self._cache["features"] = Features.from_matrix(self.x, self.device)
+        cached: Features = self._cache["features"]
+        return cached
+
+    def operator(self, kind: OperatorKind) -> Operator:
+        """Message-passing operator (cached).
+
+        ``gcn``: D^-1/2 (A + I) D^-1/2 of Kipf & Welling 2017, eq. 2; ``mean``: D^-1 A; ``sum``: A.
+        """
+        if kind not in self._cache:
+            self._cache[kind] = self._build_operator(kind)
+        cached: Operator = self._cache[kind]
+        return cached
+
+    def edge_weight(self) -> Array:
+        """``[m]`` float32, ones for an unweighted graph."""
+        if self.weight is None:
+            return np.ones(len(self.indices), np.float32)
+        return self.weight
+
+    def edges(self) -> tuple[Array, Array]:
+        """(source, target) rows of every edge, sorted by (target, source)."""
+        return self.indices, np.repeat(np.arange(self.num_nodes), np.diff(self.indptr))
+
+    def gcn_edges(self) -> tuple[Array, Array, Array]:
+        """(source, target, weight) with self loops, normalised, sorted by (target, source)."""
+        source, target = self.edges()
+        loop = np.arange(self.num_nodes)
+        source, target = np.concatenate([source, loop]), np.concatenate([target, loop])
+        weight = np.concatenate([self.edge_weight(), np.ones(self.num_nodes, np.float32)])
+        scale = 1 / np.sqrt(self.degree.astype(np.float64) + 1)
+        weight = (weight * scale[source] * scale[target]).astype(np.float32)
+        order = np.lexsort((source, target))
+        return source[order], target[order], weight[order]
+
+    def _build_operator(self, kind: OperatorKind) -> Operator:
+        if kind == "gcn":
+            source, target, weight = self.gcn_edges()
+        else:
+            (source, target), weight = self.edges(), self.edge_weight()
+            if kind == "mean":
+                degree = self.degree.astype(np.float64)[target]
+                weight = (weight / np.where(degree > 0, degree, 1)).astype(np.float32)
+        return Operator.from_edges(
+            source, target, weight, self.num_nodes, self.symmetric and kind != "mean", self.device
+        )
+
+
+class Operator:
+    """A sparse matrix for message passing, with its transpose for the backward pass."""
+
+    def __init__(self, forward: Tensor | None, backward: Tensor | None) -> None:
+        self.forward, self.backward = forward, backward
+
+    @classmethod
+    def from_edges(
+        cls, source: Array, target: Array, weight: Array, size: int, symmetric: bool, device: str
+    ) -> Operator:
+        """Build from edges sorted by (target, source); a symmetric matrix is its own transpose."""
+        if not len(source):
+            return cls(None, None)
+        matrix = sp.csr_matrix((weight, (target, source)), shape=(size, size))
+        forward = csr_tensor(matrix, device)
+        return cls(forward, forward if symmetric else csr_tensor(matrix.T.tocsr(), device))
+
+    def __matmul__(self, h: Tensor) -> Tensor:
+        """Propagate: ``[n, d] -> [n, d]``."""
+        if self.forward is None or h.shape[1] == 0:
+            return torch.zeros_like(h)
+        product: Tensor = _Product.apply(h, self.forward, self.backward)
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """CSR product whose backward is one more CSR product, by a transpose known beforehand."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transpose @ grads[0].contiguous(), None, None
+
+
+class _WeightProduct(torch.autograd.Function):
+    """Sparse X times dense W; the gradient for W is the transpose of X times the output's."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transpose @ grads[0].contiguous(), None, None
+
+
+@dataclass(eq=False)
+class Features:
+    """A feature matrix that can be multiplied by weights: dense, or CSR with its transpose."""
+
+    shape: tuple[int, int]
+    dense: Tensor | None = None
+    sparse: Tensor | None = None
+    transpose: Tensor | None = None
+
+    @classmethod
+    def from_matrix(cls, x: Any, device: str) -> Features:
+        """Take a NumPy or SciPy matrix over."""
+        if not sp.issparse(x):
+            return cls(x.shape, dense=torch.from_numpy(np.ascontiguousarray(x)).to(device))
+        if not x.nnz:
+            return cls(x.shape)
+        return cls(x.shape, None, csr_tensor(x, device), csr_tensor(x.T.tocsr(), device))
+
+    def __matmul__(self, weight: Tensor) -> Tensor:
+        """``[n, F] @ [F, d] -> [n, d]``."""
+        if self.dense is not None:
+            return self.dense @ weight
+        if self.sparse is None:
+            return weight.new_zeros((self.shape[0], weight.shape[1])) + 0 * weight.sum()
+        product: Tensor = _WeightProduct.apply(weight, self.sparse, self.transpose)
+        return product
+
+
+def csr_tensor(matrix: Any, device: str) -> Tensor:
+    """SciPy CSR to torch CSR with sorted indices."""
+    matrix.sort_indices()
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        torch.from_numpy(matrix.indices.astype(np.int64)),
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        size=matrix.shape,
+    ).to(device)
+
+
+def normalise_rows(x: Any) -> Any:
+    """Divide each row by its absolute sum; zero rows stay zero. A per-row map, fitted on nothing."""
+    if not sp.issparse(x):
+        sums = np.add.accumulate(np.abs(x.astype(np.float64)), axis=1)[:, -1:] if x.size else 1.0
+        return (x / np.where(sums > 0, sums, 1)).astype(np.float32)
+    rows = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
+    sums = np.bincount(rows, weights=np.abs(x.data), minlength=x.shape[0])
+    data = (x.data / sums[rows]).astype(np.float32)
+    return sp.csr_matrix((data, x.indices, x.indptr), shape=x.shape)
+
+
+def training_input(content: ShardContent, device: str) -> ModelInput:
+    """Input for training: degrees count only records of the content."""
+    return ModelInput(
+        normalise_rows(content.x),
+        content.indptr,
+        content.indices,
+        content.weight,
+        in_degree(content.indptr, content.weight),
+        symmetric=not content.schema.directed,
+        device=device,
+    )
+
+
+def inference_input(graph: Graph, device: str) -> ModelInput:
+    """Input for inference: the full current graph."""
+    adjacency = graph.adjacency
+    return ModelInput(
+        normalise_rows(graph.x),
+        adjacency.indptr,
+        adjacency.indices,
+        adjacency.weight,
+        in_degree(adjacency.indptr, adjacency.weight),
+        symmetric=not graph.schema.directed,
+        device=device,
+    )
+
+
+def in_degree(indptr: Array, weight: Array | None) -> Array:
+    """``[n]`` float32 in-degree, summed in float64 and canonical order."""
+    if weight is None:
+        return np.diff(indptr).astype(np.float32)
+    target = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    sums = np.bincount(target, weights=weight, minlength=len(indptr) - 1)
+    return sums.astype(np.float32)

@@ -1,0 +1,220 @@
+"""The submodels on our own propagation: GCN, SAGE, GIN, SGC, SIGN, MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shards.submodels.inputs import Features, ModelInput
+
+
+class Dropout:
+    """Dropout whose masks come from one explicit generator; the rate is a multiple of 1/256."""
+
+    def __init__(self, rate: float, generator: torch.Generator) -> None:
+        self.threshold, self.generator = round(rate * 256), generator
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Zero each entry with the rate and scale the others up."""
+        if not self.threshold:
+            return h
+        words = (h.numel() + 7) // 8
+        raw = torch.empty(words, dtype=torch.int64, device=h.device)
+        raw.random_(-(2**63), None, generator=self.generator)
+        bytes_ = raw.view(torch.uint8)[: h.numel()].view(h.shape)
+        return h * (bytes_ >= self.threshold).to(h.dtype) * (256 / (256 - self.threshold))
+
+
+class Submodel(nn.Module):
+    """A node classifier: ``forward(inputs, dropout)`` gives ``[n, C]`` logits.
+
+    Attributes:
+        hops: receptive field in message-passing steps.
+    """
+
+    hops: int
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row; ``dropout`` is None at inference."""
+        raise TypeError(f"{type(self).__name__} has no forward pass")
+
+
+def glorot(rows: int, columns: int) -> nn.Parameter:
+    """Glorot-uniform weight ``[rows, columns]`` (Glorot & Bengio 2010, eq. 16)."""
+    weight = torch.empty(rows, columns)
+    nn.init.xavier_uniform_(weight)
+    return nn.Parameter(weight)
+
+
+def zeros(size: int) -> nn.Parameter:
+    """A bias of zeros."""
+    return nn.Parameter(torch.zeros(size))
+
+
+def widths(features: int, hidden: int, classes: int, layers: int) -> list[tuple[int, int]]:
+    """(input, output) width of each layer."""
+    sizes = [features, *[hidden] * (layers - 1), classes]
+    return list(zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def product(h: Tensor | Features, weight: Tensor) -> Tensor:
+    """``h @ weight`` for hidden rows or for the features."""
+    return h @ weight
+
+
+class GCN(Submodel):
+    """Graph convolution: H' = norm(A + I) H W + b (Kipf & Welling 2017, eq. 2)."""
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = layers
+        sizes = widths(features, hidden, classes, layers)
+        self.weights = nn.ParameterList([glorot(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        operator = inputs.operator("gcn")
+        h: Tensor | Features = inputs.features
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = operator @ product(h, weight) + bias
+            if i < self.hops - 1:
+                h = activate(h, dropout)
+        assert isinstance(h, Tensor)
+        return h
+
+
+class SAGE(Submodel):
+    """GraphSAGE with mean aggregation: H' = mean(H) W_n + H W_s + b (Hamilton et al. 2017)."""
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = layers
+        sizes = widths(features, hidden, classes, layers)
+        self.neighbour = nn.ParameterList([glorot(a, b) for a, b in sizes])
+        self.root = nn.ParameterList([glorot(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        operator = inputs.operator("mean")
+        h: Tensor | Features = inputs.features
+        for i in range(self.hops):
+            mean = operator @ product(h, self.neighbour[i])
+            h = mean + product(h, self.root[i]) + self.biases[i]
+            if i < self.hops - 1:
+                h = activate(h, dropout)
+        assert isinstance(h, Tensor)
+        return h
+
+
+class GIN(Submodel):
+    """Graph isomorphism network, epsilon 0: H' = MLP(H + sum(H)) (Xu et al. 2019, eq. 4.1).
+
+    The MLP is linear, batch norm, ReLU, linear. A batch norm over a single row has no variance:
+    there it uses its running statistics, as at inference.
+    """
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = layers
+        sizes = widths(features, hidden, classes, layers)
+        self.first = nn.ParameterList([glorot(a, hidden) for a, _ in sizes])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(hidden) for _ in sizes])
+        self.second = nn.ParameterList([glorot(hidden, b) for _, b in sizes])
+        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        operator = inputs.operator("sum")
+        h: Tensor | Features = inputs.features
+        for i in range(self.hops):
+            z = product(h, self.first[i])
+            z = self._normalise(i, z + operator @ z).relu()
+            h = z @ self.second[i] + self.biases[i]
+            if i < self.hops - 1:
+                h = activate(h, dropout)
+        assert isinstance(h, Tensor)
+        return h
+
+    def _normalise(self, layer: int, z: Tensor) -> Tensor:
+        norm = self.norms[layer]
+        assert isinstance(norm, nn.BatchNorm1d)
+        return nn.functional.batch_norm(
+            z,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            training=self.training and len(z) > 1,
+            momentum=0.1,
+            eps=norm.eps,
+        )
+
+
+class SGC(Submodel):
+    """Simple graph convolution: logits = norm(A + I)^K X W + b (Wu et al. 2019, eq. 8)."""
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = layers
+        self.weight = glorot(features, classes)
+        self.bias = zeros(classes)
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        operator = inputs.operator("gcn")
+        h = product(inputs.features, self.weight)
+        for _ in range(self.hops):
+            h = operator @ h
+        return h + self.bias
+
+
+class SIGN(Submodel):
+    """Scalable inception: an MLP on [X, SX, ..., S^K X], one weight a power (Frasca et al. 2020)."""
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = layers
+        self.weights = nn.ParameterList([glorot(features, hidden) for _ in range(layers + 1)])
+        self.bias = zeros(hidden)
+        self.out = glorot(hidden, classes)
+        self.out_bias = zeros(classes)
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row; S^K (X W) is computed as Horner's scheme over the powers."""
+        operator = inputs.operator("gcn")
+        weights: Sequence[Tensor] = list(self.weights)
+        h = product(inputs.features, weights[-1])
+        for weight in reversed(weights[:-1]):
+            h = operator @ h + product(inputs.features, weight)
+        return activate(h + self.bias, dropout) @ self.out + self.out_bias
+
+
+class MLP(Submodel):
+    """A perceptron on the features alone; reads no edge."""
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = 0
+        sizes = widths(features, hidden, classes, layers)
+        self.weights = nn.ParameterList([glorot(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        h: Tensor | Features = inputs.features
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = product(h, weight) + bias
+            if i < len(self.weights) - 1:
+                h = activate(h, dropout)
+        assert isinstance(h, Tensor)
+        return h
+
+
+def activate(h: Tensor, dropout: Dropout | None) -> Tensor:
+    """ReLU, then dropout while training."""
+    h = h.relu()
+    return h if dropout is None else dropout(h)

@@ -1,0 +1,128 @@
+"""``train(content, recipe, seed)``: the pure function that everything rests on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from cluster.digest import Digest, tensors_digest
+from cluster.graph import UNLABELLED
+from cluster.schema import Schema
+from shards.content import ShardContent
+from shards.recipe import Recipe, require_profile
+from shards.submodels import make_submodel
+from shards.submodels.inputs import ModelInput, training_input
+from shards.submodels.layers import Dropout, Submodel
+
+Array = npt.NDArray[Any]
+Weights = Mapping[str, Array]
+Progress = Callable[[int, int], None]
+
+_ONE_TRAINING_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of one training.
+
+    Attributes:
+        weights: state dict as NumPy arrays.
+        losses: training loss of every training epoch.
+    """
+
+    weights: Weights
+    losses: tuple[float, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the weights alone."""
+        return tensors_digest(self.weights)
+
+
+def train(content: ShardContent, recipe: Recipe, seed: int) -> Trained:
+    """Train one submodel on one shard, full batch, from fresh initial weights.
+
+    The result depends on the three arguments alone: initial weights and dropout masks come from
+    generators seeded here, one training runs at a time in a process, and nothing is carried over.
+
+    Args:
+        content: what the training reads; it must not be silent.
+        recipe: model, training settings, numerics profile.
+        seed: seed of this shard's training.
+
+    Raises:
+        NumericsError: this process cannot reproduce the recipe's profile.
+        ValueError: the content is silent (no owned row has a label).
+    """
+    if content.is_silent:
+        raise ValueError("a silent shard has nothing to train on; the caller leaves it out")
+    require_profile(recipe.profile)
+    device = recipe.config.device
+    inputs = training_input(content, device)
+    rows = torch.from_numpy(np.flatnonzero(content.owned & (content.y != UNLABELLED))).to(device)
+    targets = torch.from_numpy(content.y.astype(np.int64)).to(device)[rows]
+    with _ONE_TRAINING_AT_A_TIME, _forked_generators(device):
+        torch.manual_seed(seed)
+        model = make_submodel(recipe.config, content.schema).to(device)
+        losses = _fit(model, inputs, rows, targets, recipe, seed)
+    weights = {name: tensor.cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return Trained(weights, losses)
+
+
+def _forked_generators(device: str) -> AbstractContextManager[None]:
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    forked: AbstractContextManager[None] = torch.random.fork_rng(devices)
+    return forked
+
+
+def _fit(
+    model: Submodel,
+    inputs: ModelInput,
+    rows: torch.Tensor,
+    targets: torch.Tensor,
+    recipe: Recipe,
+    seed: int,
+) -> tuple[float, ...]:
+    config = recipe.config
+    dropout = Dropout(config.dropout, torch.Generator(config.device).manual_seed(seed))
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+    losses = []
+    model.train()
+    for _ in range(config.training_epochs):
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(inputs, dropout)[rows], targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return tuple(torch.stack(losses).tolist())
+
+
+@torch.no_grad()
+def posteriors(weights: Weights, recipe: Recipe, schema: Schema, inputs: ModelInput) -> Array:
+    """Class probabilities of every row of ``inputs``.
+
+    Args:
+        weights: a submodel's state dict.
+        recipe: the recipe it was trained with.
+        schema: schema of the graph.
+        inputs: the rows to predict, with their neighbourhood.
+
+    Returns:
+        ``[n, C]`` float32.
+    """
+    with _ONE_TRAINING_AT_A_TIME, _forked_generators(recipe.config.device):
+        model = make_submodel(recipe.config, schema).to(recipe.config.device)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    model.eval()
+    result: Array = model(inputs, None).softmax(dim=1).cpu().numpy()
+    return result

@@ -139,7 +139,7 @@ class Graph:
 
     @cached_property
     def adjacency(self) -> Adjacency:
-        """Message-passing edges: both directions of an undirected edge, (src, dst) of a directed."""
+        """Message-passing edges: both directions of an undirected edge, a directed one once."""
         src, dst, weight = self.src, self.dst, self.weight
         if not self.schema.directed:
             src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
@@ -177,18 +177,30 @@ class Graph:
         Raises:
             UnknownIdError: names every edge that does not exist.
         """
-        positions = []
-        for u, v in edges:
-            ends = (self._row(u), self._row(v))
-            a, b = ends if self.schema.directed else (min(ends), max(ends))
-            low, high = np.searchsorted(self.src, [a, a + 1])
-            at = low + int(np.searchsorted(self.dst[low:high], b))
-            found = a >= 0 and at < high and self.dst[at] == b
-            positions.append(at if found else -1)
+        positions = [
+            self._edge_position(u, v) if self.has_node(u) and self.has_node(v) else -1
+            for u, v in edges
+        ]
         missing = [edge for edge, at in zip(edges, positions, strict=True) if at < 0]
         if missing:
             raise UnknownIdError(missing, "the graph", "edge")
         return np.asarray(positions, np.int64)
+
+    def _edge_position(self, u: NodeId, v: NodeId) -> int:
+        """Position of an edge between two known nodes, -1 when there is none."""
+        ends = (self._row_of[u], self._row_of[v])
+        a, b = ends if self.schema.directed else (min(ends), max(ends))
+        low, high = np.searchsorted(self.src, [a, a + 1])
+        at = int(low + np.searchsorted(self.dst[low:high], b))
+        return at if at < high and self.dst[at] == b else -1
+
+    def has_node(self, node_id: NodeId) -> bool:
+        """Whether the graph holds this node; an id of another type is not held."""
+        return _is_id(node_id, self.schema.id_type) and node_id in self._row_of
+
+    def has_edge(self, u: NodeId, v: NodeId) -> bool:
+        """Whether the graph holds this edge, in either direction if it is undirected."""
+        return self.has_node(u) and self.has_node(v) and self._edge_position(u, v) >= 0
 
     def hash(self, domain: str, seed: int = 0) -> Array:
         """``[N]`` uint64 keyed hash of every id alone (cached, and carried along by ``apply``)."""

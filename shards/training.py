@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from cluster.digest import Digest, tensors_digest
+from cluster.digest import Digest, derive_seed, tensors_digest
 from cluster.graph import UNLABELLED
 from cluster.schema import Schema
 from shards.content import ShardContent
 from shards.recipe import Recipe, require_profile
-from shards.submodels import make_submodel
+from shards.submodels import make_submodel, restore_submodel
 from shards.submodels.inputs import ModelInput, training_input
 from shards.submodels.layers import Dropout, Submodel
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, Array]
 Progress = Callable[[int, int], None]
-
-_ONE_TRAINING_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ def train(content: ShardContent, recipe: Recipe, seed: int) -> Trained:
     """Train one submodel on one shard, full batch, from fresh initial weights.
 
     The result depends on the three arguments alone: initial weights and dropout masks come from
-    generators seeded here, one training runs at a time in a process, and nothing is carried over.
+    generators made here, torch's global generator is neither read nor moved, and nothing is
+    carried over.
 
     Args:
         content: what the training reads; it must not be silent.
@@ -69,18 +66,10 @@ def train(content: ShardContent, recipe: Recipe, seed: int) -> Trained:
     inputs = training_input(content, device)
     rows = torch.from_numpy(np.flatnonzero(content.owned & (content.y != UNLABELLED))).to(device)
     targets = torch.from_numpy(content.y.astype(np.int64)).to(device)[rows]
-    with _ONE_TRAINING_AT_A_TIME, _forked_generators(device):
-        torch.manual_seed(seed)
-        model = make_submodel(recipe.config, content.schema).to(device)
-        losses = _fit(model, inputs, rows, targets, recipe, seed)
+    model = make_submodel(recipe.config, content.schema, derive_seed(seed, "weights"))
+    losses = _fit(model, inputs, rows, targets, recipe, derive_seed(seed, "dropout"))
     weights = {name: tensor.cpu().numpy().copy() for name, tensor in model.state_dict().items()}
     return Trained(weights, losses)
-
-
-def _forked_generators(device: str) -> AbstractContextManager[None]:
-    devices = [torch.cuda.current_device()] if device == "cuda" else []
-    forked: AbstractContextManager[None] = torch.random.fork_rng(devices)
-    return forked
 
 
 def _fit(
@@ -101,7 +90,7 @@ def _fit(
     for _ in range(config.training_epochs):
         optimizer.zero_grad(set_to_none=True)
         loss = nn.functional.cross_entropy(model(inputs, dropout)[rows], targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.detach())
     return tuple(torch.stack(losses).tolist())
@@ -120,9 +109,7 @@ def posteriors(weights: Weights, recipe: Recipe, schema: Schema, inputs: ModelIn
     Returns:
         ``[n, C]`` float32.
     """
-    with _ONE_TRAINING_AT_A_TIME, _forked_generators(recipe.config.device):
-        model = make_submodel(recipe.config, schema).to(recipe.config.device)
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    model = restore_submodel(recipe.config, schema, weights)
     model.eval()
     result: Array = model(inputs, None).softmax(dim=1).cpu().numpy()
     return result

@@ -62,7 +62,7 @@ def propagated_projection(problem: Problem) -> Array:
     Sparse products only: they run in one thread, so the bits do not depend on how many there are.
 
     Returns:
-        ``[T, 64]`` float64.
+        ``[T, 64]`` float64 rows of length 1, or 0 where a node and its two hops have no features.
     """
     x = problem.graph.x[problem.rows]
     rng = np.random.default_rng(derive_seed(problem.seed, "bekm", "projection"))
@@ -78,13 +78,25 @@ def propagated_projection(problem: Problem) -> Array:
     hop = _row_shares((pattern + sp.identity(problem.num_nodes, format="csr")).tocsr())
     for _ in range(HOPS):
         embedding = hop @ embedding
-    return embedding
+    return _unit_rows(embedding)
 
 
 def _row_shares(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """Divide every row by the sum of its magnitudes; a row of zeros stays."""
     sums = abs(matrix) @ np.ones(matrix.shape[1])
     return sp.diags_array(1.0 / np.where(sums > 0, sums, 1.0), format="csr") @ matrix
+
+
+@compiled
+def _unit_rows(embedding: Array) -> Array:
+    units = np.zeros_like(embedding)
+    for v in range(len(embedding)):
+        squares = 0.0
+        for value in embedding[v]:
+            squares += value * value
+        if squares > 0:
+            units[v] = embedding[v] / np.sqrt(squares)
+    return units
 
 
 @compiled

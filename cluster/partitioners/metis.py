@@ -12,6 +12,8 @@ from cluster.errors import ConfigError
 from cluster.partitioners.base import Array, Problem
 from cluster.partitioners.compiled import Csr, compiled
 
+MOST_IMBALANCE = 1000  # METIS's ufactor, thousandths over the mean
+
 
 def metis(problem: Problem) -> Array:
     """Assign nodes by METIS's multilevel k-way partitioning under ``problem.capacity``.
@@ -29,12 +31,11 @@ def metis(problem: Problem) -> Array:
         mean = problem.num_nodes / problem.num_shards
         _, parts = pymetis.part_graph(
             problem.num_shards,
-            xadj=problem.indptr,
-            adjncy=problem.indices,
+            pymetis.CSRAdjacency(problem.indptr, problem.indices),
             recursive=False,
             options=pymetis.Options(
                 seed=derive_seed(problem.seed, "metis") % 2**31,
-                ufactor=max(1, int(1000 * (problem.capacity / mean - 1))),
+                ufactor=int(np.clip(1000 * (problem.capacity / mean - 1), 1, MOST_IMBALANCE)),
             ),
         )
         shards = np.asarray(parts, np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cluster.readers.columns import Columns
 from cluster.schema import Schema
 
 Array = npt.NDArray[Any]
+Ids = Array | list[uuid.UUID] | list[str]
 PathLike = str | os.PathLike[str]
 Types = Mapping[str, str]  # column -> int, float, str or bool; columns left out are inferred
 
@@ -106,7 +108,7 @@ class _Form:
 
 @dataclass(frozen=True)
 class _Nodes:
-    ids: Array | list[uuid.UUID]
+    ids: Ids
     x: Any
     feature_names: Sequence[str] | None
     labels: list[Any] | None
@@ -140,7 +142,9 @@ def _read_nodes(form: _Form, path: PathLike | None, options: TableOptions) -> _N
     schema = options.schema
     file = _find(form, options.nodes, path, "nodes")
     feature_file, feature_columns = _feature_source(options, path, form.names(file))
-    extra = _extra_types(options.node_columns, schema and schema.node_columns, "node_columns")
+    extra = _extra_types(
+        options.node_columns, schema.node_columns if schema else None, "node_columns"
+    )
     types = {**dict.fromkeys(feature_columns, "float"), **extra}
     if schema is not None:
         types[options.id] = "int" if schema.id_type == "int" else "str"
@@ -163,7 +167,9 @@ def _read_edges(form: _Form, path: PathLike | None, options: TableOptions, nodes
     file = _find(form, options.edges, path, "edges")
     declared = schema is not None and schema.edge_weight
     weight = options.weight or ("weight" if declared else None)
-    extra = _extra_types(options.edge_columns, schema and schema.edge_columns, "edge_columns")
+    extra = _extra_types(
+        options.edge_columns, schema.edge_columns if schema else None, "edge_columns"
+    )
     id_type = "int" if isinstance(nodes.ids, np.ndarray) else "str"
     types = {options.src: id_type, options.dst: id_type, **extra}
     names = [options.src, options.dst, *([weight] if weight else []), *extra]
@@ -292,9 +298,7 @@ def _extra_types(
 # ---- columns
 
 
-def _ids(
-    table: pa.Table, name: str, file: Path, schema: Schema | None
-) -> Array | list[uuid.UUID] | list[str]:
+def _ids(table: pa.Table, name: str, file: Path, schema: Schema | None) -> Ids:
     """External ids: an int64 array, or a list of str or UUID."""
     column = table[name]
     if column.null_count:
@@ -304,8 +308,9 @@ def _ids(
             "(counted from 0); every record needs its ids, fill or drop these rows"
         )
     if pa.types.is_integer(column.type):
-        return column.to_numpy()
-    values = column.to_pylist()
+        numbers: Array = column.to_numpy()
+        return numbers
+    values: list[Any] = column.to_pylist()
     if schema is not None and schema.id_type == "uuid":
         return [_as_uuid(value, name, file) for value in values]
     return values
@@ -358,7 +363,7 @@ def _load_features(file: Path) -> Any:
         raise GraphError(f"feature file {str(file)!r} does not exist; check the path")
     try:
         return sp.load_npz(file) if file.suffix == ".npz" else np.load(file)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise GraphError(
             f"{file} cannot be read: {error}; write it with scipy.sparse.save_npz or numpy.save"
         ) from error

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shards.submodels.registry import SUBMODELS, make_submodel
+from shards.submodels.registry import SUBMODELS, make_submodel, restore_submodel
 
-__all__ = ["SUBMODELS", "make_submodel"]
+__all__ = ["SUBMODELS", "make_submodel", "restore_submodel"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
 from shards.submodels.inputs import Features, ModelInput
-from shards.submodels.layers import Dropout, Submodel, activate, glorot, product, widths
+from shards.submodels.layers import Dropout, Submodel, activate, matrix, product, widths
 
 
 class GAT(Submodel):
@@ -21,20 +20,17 @@ class GAT(Submodel):
         super().__init__()
         self.hops = layers
         sizes = widths(features, hidden, classes, layers)
-        self.weights = nn.ParameterList([glorot(a, b) for a, b in sizes])
+        self.weights = nn.ParameterList([matrix(a, b) for a, b in sizes])
         self.convs = nn.ModuleList([GATConv(b, b, heads=1, add_self_loops=False) for _, b in sizes])
         for conv in self.convs:
             conv.lin = nn.Identity()
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
-        source, target, _ = inputs.gcn_edges()
-        edge_index = torch.stack([torch.from_numpy(source), torch.from_numpy(target)])
-        edge_index = edge_index.to(inputs.device)
+        edge_index = inputs.looped_edges()
         h: Tensor | Features = inputs.features
         for i, conv in enumerate(self.convs):
-            h = conv(product(h, self.weights[i]), edge_index)
-            if i < self.hops - 1:
-                h = activate(h, dropout)
+            out: Tensor = conv(product(h, self.weights[i]), edge_index)
+            h = activate(out, dropout) if i < self.hops - 1 else out
         assert isinstance(h, Tensor)
         return h

@@ -6,8 +6,9 @@ float64 and in canonical order, so no kernel level reaches them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,15 @@ from cluster.graph import Graph
 from shards.content import ShardContent
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 OperatorKind = Literal["gcn", "mean", "sum"]
+
+
+class Propagation(Protocol):
+    """What passes the messages of one step: ``propagation @ h``, ``[n, d] -> [n, d]``."""
+
+    def __matmul__(self, h: Tensor) -> Tensor:
+        """Sum the weighted rows of the in-neighbours."""
 
 
 @dataclass(eq=False)
@@ -48,26 +57,28 @@ class ModelInput:
 
     @property
     def num_nodes(self) -> int:
-        """n."""
+        """Number of rows, n."""
         return len(self.indptr) - 1
+
+    def cached(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for this input."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        found: T = self._cache[name]
+        return found
 
     @property
     def features(self) -> Features:
         """Features as tensors (cached)."""
-        if "features" not in self._cache:
-            self._cache["features"] = Features.from_matrix(self.x, self.device)
-        cached: Features = self._cache["features"]
-        return cached
+        return self.cached("features", lambda: Features.from_matrix(self.x, self.device))
 
     def operator(self, kind: OperatorKind) -> Operator:
-        """Message-passing operator (cached).
+        """Message-passing operator (cached)."""
+        return self.cached(kind, lambda: self._build_operator(kind))
 
-        ``gcn``: D^-1/2 (A + I) D^-1/2 of Kipf & Welling 2017, eq. 2; ``mean``: D^-1 A; ``sum``: A.
-        """
-        if kind not in self._cache:
-            self._cache[kind] = self._build_operator(kind)
-        cached: Operator = self._cache[kind]
-        return cached
+    def looped_edges(self) -> Tensor:
+        """``[2, m + n]`` int64 (source, target) with self loops (cached)."""
+        return self.cached("looped", self._build_looped_edges)
 
     def edge_weight(self) -> Array:
         """``[m]`` float32, ones for an unweighted graph."""
@@ -79,28 +90,37 @@ class ModelInput:
         """(source, target) rows of every edge, sorted by (target, source)."""
         return self.indices, np.repeat(np.arange(self.num_nodes), np.diff(self.indptr))
 
-    def gcn_edges(self) -> tuple[Array, Array, Array]:
-        """(source, target, weight) with self loops, normalised, sorted by (target, source)."""
+    def operator_edges(self, kind: OperatorKind) -> tuple[Array, Array, Array]:
+        """(source, target, weight) of an operator's entries, sorted by (target, source).
+
+        ``gcn``: D^-1/2 (A + I) D^-1/2 of Kipf & Welling 2017, eq. 2; ``mean``: D^-1 A; ``sum``: A.
+        """
+        if kind == "gcn":
+            return self._gcn_edges()
+        (source, target), weight = self.edges(), self.edge_weight()
+        if kind == "mean":
+            degree = self.degree.astype(np.float64)[target]
+            weight = (weight / np.where(degree > 0, degree, 1)).astype(np.float32)
+        return source, target, weight
+
+    def _gcn_edges(self) -> tuple[Array, Array, Array]:
         source, target = self.edges()
         loop = np.arange(self.num_nodes)
         source, target = np.concatenate([source, loop]), np.concatenate([target, loop])
         weight = np.concatenate([self.edge_weight(), np.ones(self.num_nodes, np.float32)])
         scale = 1 / np.sqrt(self.degree.astype(np.float64) + 1)
-        weight = (weight * scale[source] * scale[target]).astype(np.float32)
+        weight = (weight * (scale[source] * scale[target])).astype(np.float32)
         order = np.lexsort((source, target))
         return source[order], target[order], weight[order]
 
     def _build_operator(self, kind: OperatorKind) -> Operator:
-        if kind == "gcn":
-            source, target, weight = self.gcn_edges()
-        else:
-            (source, target), weight = self.edges(), self.edge_weight()
-            if kind == "mean":
-                degree = self.degree.astype(np.float64)[target]
-                weight = (weight / np.where(degree > 0, degree, 1)).astype(np.float32)
-        return Operator.from_edges(
-            source, target, weight, self.num_nodes, self.symmetric and kind != "mean", self.device
-        )
+        symmetric = self.symmetric and kind != "mean"
+        edges = self.operator_edges(kind)
+        return Operator.from_edges(*edges, self.num_nodes, symmetric, self.device)
+
+    def _build_looped_edges(self) -> Tensor:
+        source, target, _ = self._gcn_edges()
+        return torch.from_numpy(np.stack([source, target])).to(self.device)
 
 
 class Operator:
@@ -123,8 +143,8 @@ class Operator:
     def __matmul__(self, h: Tensor) -> Tensor:
         """Propagate: ``[n, d] -> [n, d]``."""
         if self.forward is None or h.shape[1] == 0:
-            return torch.zeros_like(h)
-        product: Tensor = _Product.apply(h, self.forward, self.backward)
+            return h * 0  # a zero gradient, not none, so that weight decay acts all the same
+        product: Tensor = _Product.apply(h, self.forward, self.backward)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -178,7 +198,8 @@ class Features:
             return self.dense @ weight
         if self.sparse is None:
             return weight.new_zeros((self.shape[0], weight.shape[1])) + 0 * weight.sum()
-        product: Tensor = _WeightProduct.apply(weight, self.sparse, self.transpose)
+        apply = _WeightProduct.apply
+        product: Tensor = apply(weight, self.sparse, self.transpose)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -190,11 +211,12 @@ def csr_tensor(matrix: Any, device: str) -> Tensor:
         torch.from_numpy(matrix.indices.astype(np.int64)),
         torch.from_numpy(matrix.data.astype(np.float32)),
         size=matrix.shape,
+        check_invariants=False,  # SciPy's arrays hold them
     ).to(device)
 
 
 def normalise_rows(x: Any) -> Any:
-    """Divide each row by its absolute sum; zero rows stay zero. A per-row map, fitted on nothing."""
+    """Divide each row by its absolute sum; zero rows stay zero. Fitted on nothing."""
     if not sp.issparse(x):
         sums = np.add.accumulate(np.abs(x.astype(np.float64)), axis=1)[:, -1:] if x.size else 1.0
         return (x / np.where(sums > 0, sums, 1)).astype(np.float32)

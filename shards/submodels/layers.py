@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from shards.submodels.inputs import Features, ModelInput
+from shards.submodels.inputs import Features, ModelInput, OperatorKind, Propagation
 
 
 class Dropout:
     """Dropout whose masks come from one explicit generator; the rate is a multiple of 1/256."""
 
     def __init__(self, rate: float, generator: torch.Generator) -> None:
-        self.threshold, self.generator = round(rate * 256), generator
+        self.threshold, self.generator = min(round(rate * 256), 255), generator
 
     def __call__(self, h: Tensor) -> Tensor:
         """Zero each entry with the rate and scale the others up."""
@@ -40,23 +42,43 @@ class Submodel(nn.Module):
         """Logits of every row; ``dropout`` is None at inference."""
         raise TypeError(f"{type(self).__name__} has no forward pass")
 
+    def propagation(self, inputs: ModelInput, kind: OperatorKind) -> Propagation:
+        """What passes this model's messages; another backend replaces it."""
+        return inputs.operator(kind)
 
-def glorot(rows: int, columns: int) -> nn.Parameter:
-    """Glorot-uniform weight ``[rows, columns]`` (Glorot & Bengio 2010, eq. 16)."""
-    weight = torch.empty(rows, columns)
-    nn.init.xavier_uniform_(weight)
-    return nn.Parameter(weight)
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights, in the order of the modules, from this generator alone.
+
+        Weights are Glorot-uniform over their last two sizes (Glorot & Bengio 2010, eq. 16),
+        biases zero, batch norms the identity.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.reset_parameters()
+                continue
+            for parameter in module.parameters(recurse=False):
+                if parameter.dim() == 1:
+                    parameter.zero_()
+                else:
+                    bound = math.sqrt(6 / sum(parameter.shape[-2:]))
+                    parameter.uniform_(-bound, bound, generator=generator)
 
 
-def zeros(size: int) -> nn.Parameter:
-    """A bias of zeros."""
-    return nn.Parameter(torch.zeros(size))
+def matrix(rows: int, columns: int) -> nn.Parameter:
+    """A weight ``[rows, columns]``, to be drawn."""
+    return nn.Parameter(torch.empty(rows, columns))
+
+
+def vector(size: int) -> nn.Parameter:
+    """A bias ``[size]``, to be drawn."""
+    return nn.Parameter(torch.empty(size))
 
 
 def widths(features: int, hidden: int, classes: int, layers: int) -> list[tuple[int, int]]:
     """(input, output) width of each layer."""
     sizes = [features, *[hidden] * (layers - 1), classes]
-    return list(zip(sizes[:-1], sizes[1:], strict=True))
+    return list(pairwise(sizes))
 
 
 def product(h: Tensor | Features, weight: Tensor) -> Tensor:
@@ -71,17 +93,16 @@ class GCN(Submodel):
         super().__init__()
         self.hops = layers
         sizes = widths(features, hidden, classes, layers)
-        self.weights = nn.ParameterList([glorot(a, b) for a, b in sizes])
-        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+        self.weights = nn.ParameterList([matrix(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([vector(b) for _, b in sizes])
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
-        operator = inputs.operator("gcn")
+        operator = self.propagation(inputs, "gcn")
         h: Tensor | Features = inputs.features
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = operator @ product(h, weight) + bias
-            if i < self.hops - 1:
-                h = activate(h, dropout)
+            out: Tensor = operator @ product(h, weight) + bias
+            h = activate(out, dropout) if i < self.hops - 1 else out
         assert isinstance(h, Tensor)
         return h
 
@@ -93,19 +114,18 @@ class SAGE(Submodel):
         super().__init__()
         self.hops = layers
         sizes = widths(features, hidden, classes, layers)
-        self.neighbour = nn.ParameterList([glorot(a, b) for a, b in sizes])
-        self.root = nn.ParameterList([glorot(a, b) for a, b in sizes])
-        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+        self.neighbour = nn.ParameterList([matrix(a, b) for a, b in sizes])
+        self.root = nn.ParameterList([matrix(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([vector(b) for _, b in sizes])
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
-        operator = inputs.operator("mean")
+        operator = self.propagation(inputs, "mean")
         h: Tensor | Features = inputs.features
         for i in range(self.hops):
             mean = operator @ product(h, self.neighbour[i])
-            h = mean + product(h, self.root[i]) + self.biases[i]
-            if i < self.hops - 1:
-                h = activate(h, dropout)
+            out: Tensor = mean + product(h, self.root[i]) + self.biases[i]
+            h = activate(out, dropout) if i < self.hops - 1 else out
         assert isinstance(h, Tensor)
         return h
 
@@ -121,21 +141,20 @@ class GIN(Submodel):
         super().__init__()
         self.hops = layers
         sizes = widths(features, hidden, classes, layers)
-        self.first = nn.ParameterList([glorot(a, hidden) for a, _ in sizes])
+        self.first = nn.ParameterList([matrix(a, hidden) for a, _ in sizes])
         self.norms = nn.ModuleList([nn.BatchNorm1d(hidden) for _ in sizes])
-        self.second = nn.ParameterList([glorot(hidden, b) for _, b in sizes])
-        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+        self.second = nn.ParameterList([matrix(hidden, b) for _, b in sizes])
+        self.biases = nn.ParameterList([vector(b) for _, b in sizes])
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
-        operator = inputs.operator("sum")
+        operator = self.propagation(inputs, "sum")
         h: Tensor | Features = inputs.features
         for i in range(self.hops):
             z = product(h, self.first[i])
             z = self._normalise(i, z + operator @ z).relu()
-            h = z @ self.second[i] + self.biases[i]
-            if i < self.hops - 1:
-                h = activate(h, dropout)
+            out: Tensor = z @ self.second[i] + self.biases[i]
+            h = activate(out, dropout) if i < self.hops - 1 else out
         assert isinstance(h, Tensor)
         return h
 
@@ -160,12 +179,12 @@ class SGC(Submodel):
     def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
         super().__init__()
         self.hops = layers
-        self.weight = glorot(features, classes)
-        self.bias = zeros(classes)
+        self.weight = matrix(features, classes)
+        self.bias = vector(classes)
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
-        operator = inputs.operator("gcn")
+        operator = self.propagation(inputs, "gcn")
         h = product(inputs.features, self.weight)
         for _ in range(self.hops):
             h = operator @ h
@@ -173,19 +192,19 @@ class SGC(Submodel):
 
 
 class SIGN(Submodel):
-    """Scalable inception: an MLP on [X, SX, ..., S^K X], one weight a power (Frasca et al. 2020)."""
+    """An MLP on [X, SX, ..., S^K X], one weight a power (SIGN, Frasca et al. 2020)."""
 
     def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
         super().__init__()
         self.hops = layers
-        self.weights = nn.ParameterList([glorot(features, hidden) for _ in range(layers + 1)])
-        self.bias = zeros(hidden)
-        self.out = glorot(hidden, classes)
-        self.out_bias = zeros(classes)
+        self.weights = nn.ParameterList([matrix(features, hidden) for _ in range(layers + 1)])
+        self.bias = vector(hidden)
+        self.out = matrix(hidden, classes)
+        self.out_bias = vector(classes)
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row; S^K (X W) is computed as Horner's scheme over the powers."""
-        operator = inputs.operator("gcn")
+        operator = self.propagation(inputs, "gcn")
         weights: Sequence[Tensor] = list(self.weights)
         h = product(inputs.features, weights[-1])
         for weight in reversed(weights[:-1]):
@@ -200,16 +219,15 @@ class MLP(Submodel):
         super().__init__()
         self.hops = 0
         sizes = widths(features, hidden, classes, layers)
-        self.weights = nn.ParameterList([glorot(a, b) for a, b in sizes])
-        self.biases = nn.ParameterList([zeros(b) for _, b in sizes])
+        self.weights = nn.ParameterList([matrix(a, b) for a, b in sizes])
+        self.biases = nn.ParameterList([vector(b) for _, b in sizes])
 
     def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
         """Logits of every row."""
         h: Tensor | Features = inputs.features
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = product(h, weight) + bias
-            if i < len(self.weights) - 1:
-                h = activate(h, dropout)
+            out: Tensor = product(h, weight) + bias
+            h = activate(out, dropout) if i < len(self.weights) - 1 else out
         assert isinstance(h, Tensor)
         return h
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
+
+import numpy.typing as npt
+import torch
 
 from cluster.errors import ConfigError
 from cluster.schema import Schema
@@ -26,11 +30,15 @@ SUBMODELS: Mapping[tuple[str, str], str] = {
 
 
 def check_submodel(config: ShardsConfig) -> None:
-    """Check that the table has this model on this backend.
+    """Check that the table has this model on this backend, and the backend this device.
 
     Raises:
         ConfigError: names the choices.
     """
+    if config.backend == "dgl" and config.device != "cpu":
+        raise ConfigError(
+            "shards.device 'cuda' needs shards.backend 'torch'; the packaged DGL runs on the CPU"
+        )
     if (config.backend, config.model) not in SUBMODELS:
         choices = sorted(name for backend, name in SUBMODELS if backend == config.backend)
         raise ConfigError(
@@ -39,9 +47,36 @@ def check_submodel(config: ShardsConfig) -> None:
         )
 
 
-def make_submodel(config: ShardsConfig, schema: Schema) -> Submodel:
-    """A fresh module with initial weights drawn from torch's current generator."""
+def make_submodel(config: ShardsConfig, schema: Schema, seed: int) -> Submodel:
+    """A fresh module whose initial weights come from a generator seeded here."""
+    model = _blank(config, schema)
+    model.initialise(torch.Generator().manual_seed(seed))
+    return model.to(config.device)
+
+
+def restore_submodel(
+    config: ShardsConfig, schema: Schema, weights: Mapping[str, npt.NDArray[Any]]
+) -> Submodel:
+    """A module with the weights of a state dict."""
+    model = _blank(config, schema)
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return model.to(config.device)
+
+
+def _blank(config: ShardsConfig, schema: Schema) -> Submodel:
+    """A module of the right shapes, its weights not set.
+
+    It is laid out on the meta device, since library layers draw from torch's global generator.
+    """
     check_submodel(config)
     module, _, name = SUBMODELS[config.backend, config.model].partition(":")
-    make: type[Submodel] = getattr(import_module(module), name)
-    return make(schema.num_features, config.hidden, schema.num_classes, config.layers)  # type: ignore[call-arg]
+    make: Callable[..., Submodel] = getattr(import_module(module), name)
+    shape = (schema.num_features, config.hidden, schema.num_classes, config.layers)
+    with torch.device("meta"):
+        model = make(*shape)
+    return model.to_empty(device="cpu")
+
+
+def receptive_field(config: ShardsConfig) -> int:
+    """Message-passing steps a submodel reads; known without making one."""
+    return 0 if config.model == "mlp" else config.layers

@@ -1,0 +1,111 @@
+"""What an aggregator is: it may be fitted, and it turns posteriors into one answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.digest import Digest, digest
+from cluster.graph import Graph
+from cluster.store import Blob, Store
+from coordinator.config import Config
+from coordinator.pools import Pool
+from shards.recipe import Recipe
+
+Array = npt.NDArray[Any]
+
+AGGREGATOR, PACK = "aggregator", "posteriors"
+
+
+@dataclass(frozen=True)
+class AggregatorState:
+    """A fitted aggregator.
+
+    Attributes:
+        key: digest of its declared inputs.
+        tensors: what was fitted; empty for an aggregator without parameters.
+        meta: what it was fitted on, by key (no ids).
+        artefacts: stored artefacts it needs, as (kind, key).
+    """
+
+    key: Digest
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    artefacts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What an aggregator may read while it is fitted.
+
+    Attributes:
+        graph: the surviving graph, stored under ``graph_key``.
+        partition_key: key of the partition.
+        submodels: shard number -> submodel key, silent shards left out.
+        config: root configuration.
+        recipe: recipe of the submodels.
+        pool: where posteriors are computed.
+        store: the home's store, at ``home``.
+        write: stores a blob (registered in the ledger first).
+        previous: the aggregator before this change, if there is one.
+        moved: ``moved(hops)`` gives ``[N]`` bool, the rows whose answer may have changed when a
+            submodel reads ``hops`` steps; None when everything is to be computed.
+    """
+
+    graph: Graph
+    graph_key: str
+    partition_key: str
+    submodels: Mapping[int, str]
+    config: Config
+    recipe: Recipe
+    pool: Pool
+    store: Store
+    home: str
+    write: Callable[[str, str, Blob], None]
+    previous: AggregatorState | None
+    moved: Callable[[int], Array] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What an aggregator may read while it answers: the current graph and who owns what.
+
+    Attributes:
+        graph: the surviving graph.
+        owner: ``[N]`` owner of each row, negative where no shard owns it.
+        shards: ``[s]`` shard numbers of the posteriors, in order.
+    """
+
+    graph: Graph
+    owner: Array
+    shards: tuple[int, ...]
+
+
+class Aggregator(ABC):
+    """One way to aggregate; deterministic, and blind to the order of work."""
+
+    kind: str
+
+    def fit(self, context: FitContext) -> AggregatorState:
+        """Fit on the declared inputs; without parameters there is only a key."""
+        settings = context.config.aggregator.model_dump()
+        return AggregatorState(digest("aggregator", settings, context.partition_key))
+
+    @abstractmethod
+    def combine(
+        self, posteriors: Array, view: View, state: AggregatorState, config: Config
+    ) -> Array:
+        """Aggregate ``[s, N, C]`` posteriors to ``[N, C]`` probabilities."""
+
+
+def weighted_sum(posteriors: Array, weights: Array) -> Array:
+    """``sum_s w[n, s] p[s, n, c]`` in float64, shards added in order."""
+    total = np.zeros(posteriors.shape[1:], np.float64)
+    for shard, posterior in enumerate(posteriors):
+        total += weights[:, shard, None] * posterior.astype(np.float64)
+    return total

@@ -1,0 +1,32 @@
+"""The table of aggregators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster.errors import ConfigError
+from coordinator.aggregators.base import Aggregator
+from coordinator.aggregators.gate import Gate
+from coordinator.aggregators.optimal import Optimal
+from coordinator.aggregators.voting import Majority, Mean
+
+AGGREGATORS: Mapping[str, type[Aggregator]] = {
+    "gate": Gate,
+    "majority": Majority,
+    "mean": Mean,
+    "optimal": Optimal,
+}
+
+
+def find_aggregator(name: str) -> Aggregator:
+    """Look an aggregator up by name.
+
+    Raises:
+        ConfigError: no aggregator has that name.
+    """
+    try:
+        return AGGREGATORS[name]()
+    except KeyError:
+        raise ConfigError(
+            f"aggregator.kind is {name!r}; choose one of {sorted(AGGREGATORS)}"
+        ) from None

@@ -1,0 +1,143 @@
+"""Erasure: what a user asks to forget; what of it is here, gone already, or unknown."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.digest import NodeId
+from cluster.errors import GraphError
+from cluster.graph import Change, Edge, Graph
+
+_ID_TYPES: dict[str, Any] = {"int": int, "str": str, "uuid": uuid.UUID}
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """Records to forget, by the user's own ids.
+
+    Attributes:
+        nodes: nodes, with all their edges.
+        edges: ``(u, v)`` pairs; in an undirected graph both directions go.
+        features: node id -> feature columns (None: every column); they become the fill value.
+        labels: nodes that become unlabelled.
+    """
+
+    nodes: Sequence[NodeId] = ()
+    edges: Sequence[Edge] = ()
+    features: Mapping[NodeId, Sequence[str] | None] = field(default_factory=dict)
+    labels: Sequence[NodeId] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "labels", "edges"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise GraphError(f"Erasure.{name} is {value!r}; give a list")
+            object.__setattr__(self, name, tuple(dict.fromkeys(map(_plain, value))))
+        for edge in self.edges:
+            if not isinstance(edge, tuple) or len(edge) != 2:
+                raise GraphError(f"Erasure.edges holds {edge!r}; give pairs (u, v)")
+        features = {
+            _plain(node_id): None if names is None else tuple(dict.fromkeys(names))
+            for node_id, names in self.features.items()
+        }
+        object.__setattr__(self, "features", features)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not (self.nodes or self.edges or self.features or self.labels)
+
+    @staticmethod
+    def merge(erasures: Iterable[Erasure]) -> Erasure:
+        """One erasure that asks for all of them."""
+        nodes: list[NodeId] = []
+        edges: list[Edge] = []
+        labels: list[NodeId] = []
+        features: dict[NodeId, tuple[str, ...] | None] = {}
+        for item in erasures:
+            nodes += item.nodes
+            edges += item.edges
+            labels += item.labels
+            for node_id, names in item.features.items():
+                before = features.get(node_id, ())
+                both = None if names is None or before is None else (*before, *names)
+                features[node_id] = both
+        return Erasure(nodes, edges, features, labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON with typed ids."""
+        return {
+            "nodes": [_id_to_json(i) for i in self.nodes],
+            "edges": [[_id_to_json(u), _id_to_json(v)] for u, v in self.edges],
+            "features": [
+                [_id_to_json(i), None if names is None else list(names)]
+                for i, names in self.features.items()
+            ],
+            "labels": [_id_to_json(i) for i in self.labels],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Erasure:
+        """Inverse of :meth:`to_json`."""
+        return cls(
+            [_id_from_json(i) for i in data["nodes"]],
+            [(_id_from_json(u), _id_from_json(v)) for u, v in data["edges"]],
+            {_id_from_json(i): names for i, names in data["features"]},
+            [_id_from_json(i) for i in data["labels"]],
+        )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars to Python, lists to tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return value.item() if hasattr(value, "item") else value
+
+
+def _id_to_json(node_id: NodeId) -> list[str]:
+    kind = next((k for k, t in _ID_TYPES.items() if isinstance(node_id, t)), None)
+    if kind is None or isinstance(node_id, bool):
+        raise GraphError(f"{node_id!r} is not an id; ids are int, str or UUID")
+    return [kind, str(node_id)]
+
+
+def _id_from_json(data: Sequence[str]) -> NodeId:
+    node_id: NodeId = _ID_TYPES[data[0]](data[1])
+    return node_id
+
+
+def present_part(graph: Graph, erasure: Erasure) -> tuple[Change, Erasure]:
+    """Split an erasure into what the graph holds and what it does not.
+
+    Raises:
+        GraphError: a feature column is not in the schema.
+    """
+    known_columns = set(graph.schema.features)
+    for node_id, names in erasure.features.items():
+        unknown = [name for name in names or () if name not in known_columns]
+        if unknown:
+            raise GraphError(
+                f"node {node_id!r}: no feature column {unknown[:10]}; the schema has "
+                f"{len(known_columns)} columns, the first are {list(graph.schema.features[:5])}"
+            )
+    has, has_edge = graph.has_node, graph.has_edge
+    change = Change(
+        tuple(i for i in erasure.nodes if has(i)),
+        tuple(e for e in erasure.edges if has_edge(*e)),
+        tuple((i, _names(names)) for i, names in erasure.features.items() if has(i)),
+        tuple(i for i in erasure.labels if has(i)),
+    )
+    absent = Erasure(
+        [i for i in erasure.nodes if not has(i)],
+        [e for e in erasure.edges if not has_edge(*e)],
+        {i: names for i, names in erasure.features.items() if not has(i)},
+        [i for i in erasure.labels if not has(i)],
+    )
+    return change, absent
+
+
+def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)

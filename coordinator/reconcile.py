@@ -1,0 +1,309 @@
+"""The reconciler: wanted keys -> what is missing -> build -> publish -> purge.
+
+There is no second path: a first fit, an erasure and a resume after a crash all come here. Run it
+again after any interruption and it ends in the same keys.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.errors import CorruptArtefactError
+from cluster.graph import Change, Graph
+from cluster.home import GRAPH, PARTITION, SEGMENT, graph_blobs, partition_blob
+from cluster.partition import Partition
+from cluster.segments import graph_digest, segment_digests
+from cluster.store import Blob, LocalStore
+from coordinator.aggregators import find_aggregator
+from coordinator.aggregators.base import AggregatorState, FitContext
+from coordinator.config import Config
+from coordinator.generation import Generation, ShardEntry
+from coordinator.ledger import Ledger
+from coordinator.pools import Pool
+from coordinator.stopwatch import Stopwatch
+from shards.actor import BuildJob, BuildReport
+from shards.blocks import reach
+from shards.checkpoint import CONTENT, SUBMODEL
+from shards.content import ShardContent, build_content
+from shards.recipe import Recipe, submodel_key, submodel_seed
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The state that should be published.
+
+    Attributes:
+        graph: surviving graph.
+        partition: its partition.
+        epoch: graph epoch, for the record only.
+        readers: shards whose content may have moved since ``previous``; None for all of them.
+        previous: generation published now.
+        previous_graph: graph of ``previous``.
+        change: what leads from ``previous_graph`` to ``graph``.
+    """
+
+    graph: Graph
+    partition: Partition
+    epoch: int
+    readers: set[int] | None = None
+    previous: Generation | None = None
+    previous_graph: Graph | None = None
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reconciliation did."""
+
+    generation: Generation
+    aggregator: AggregatorState
+    retrained: tuple[int, ...]
+    stopwatch: Stopwatch
+
+
+@dataclass
+class Reconciler:
+    """Brings a home to the wanted state.
+
+    Attributes:
+        config: root configuration.
+        recipe: recipe of the submodels.
+        ledger: the home's ledger.
+        store: the home's store.
+        pool: where training runs.
+        fence: staging area of this coordinator.
+        progress: called with (stage, done, total).
+    """
+
+    config: Config
+    recipe: Recipe
+    ledger: Ledger
+    store: LocalStore
+    pool: Pool
+    fence: int
+    progress: Progress
+    _epoch: int = field(default=0, init=False)
+
+    def reconcile(self, wanted: Wanted, state: AggregatorState | None) -> Outcome:
+        """Build what is missing, publish, and purge what nothing refers to.
+
+        Args:
+            wanted: the wanted state.
+            state: aggregator of the generation published now.
+        """
+        watch, self._epoch = Stopwatch(), wanted.epoch
+        with watch.stage("contents"):
+            contents, entries = self._contents(wanted)
+        with watch.stage("store"):
+            graph_key, stored = self._store_inputs(wanted, contents)
+        with watch.stage("train"):
+            entries, reports = self._build(contents, entries)
+        watch.add_cpu("train", sum(report.cpu_seconds for report in reports))
+        with watch.stage("aggregator"):
+            aggregator = self._aggregate(wanted, graph_key, entries, state)
+        with watch.stage("publish"):
+            generation = self._publish(wanted, graph_key, stored, entries, aggregator, reports)
+        retrained = tuple(sorted(report.shard for report in reports))
+        return Outcome(generation, aggregator, retrained, watch)
+
+    # ---- keys
+
+    def _contents(self, wanted: Wanted) -> tuple[dict[int, ShardContent], dict[int, ShardEntry]]:
+        """Contents that may have moved, and the entries of all shards as far as they are known."""
+        owner = wanted.partition.owners(wanted.graph)
+        contents, entries = {}, {}
+        for shard in range(wanted.partition.num_shards):
+            if wanted.readers is not None and shard not in wanted.readers and wanted.previous:
+                entries[shard] = wanted.previous.shards[shard]
+                continue
+            content = build_content(wanted.graph, owner, shard)
+            seed = self.seed(wanted.partition, shard)
+            key = submodel_key(content.digest, self.recipe, seed)
+            contents[shard] = content
+            entries[shard] = ShardEntry(key, content.digest, None)
+        self._seeds = {s: self.seed(wanted.partition, s) for s in contents}
+        return contents, entries
+
+    def seed(self, partition: Partition, shard: int) -> int:
+        """Seed of a shard's training."""
+        return submodel_seed(self.config.seed, partition.names[shard])
+
+    # ---- bytes
+
+    def write_all(self, blobs: Mapping[tuple[str, str], Blob]) -> None:
+        """Register, stage and promote blobs: intent before bytes."""
+        self.ledger.register(blobs, self._epoch)
+        by_kind: dict[str, list[str]] = {}
+        for (kind, key), blob in blobs.items():
+            self.store.stage(kind, key, blob, fence=self.fence)
+            by_kind.setdefault(kind, []).append(key)
+        for kind, keys in by_kind.items():
+            self.store.promote(kind, keys, fence=self.fence)
+
+    def _store_inputs(
+        self, wanted: Wanted, contents: Mapping[int, ShardContent]
+    ) -> tuple[str, set[tuple[str, str]]]:
+        """Write graph segments, partition and contents that are not there yet."""
+        graph_key = str(graph_digest(wanted.graph))
+        present = {item for item in self.ledger.registered() if self.store.has(*item)}
+        blobs = graph_blobs(wanted.graph, {key for kind, key in present if kind == SEGMENT})
+        blobs[PARTITION, str(wanted.partition.key)] = partition_blob(wanted.partition)
+        for content in contents.values():
+            if not content.is_silent:
+                blobs[CONTENT, str(content.digest)] = content.to_blob()
+        self.write_all({item: blob for item, blob in blobs.items() if item not in present})
+        digests = segment_digests(wanted.graph)
+        segments = {(SEGMENT, str(digests[s])) for s in set(wanted.graph.segments.tolist())}
+        stored = segments | {(GRAPH, graph_key), (PARTITION, str(wanted.partition.key))}
+        return graph_key, stored
+
+    def _build(
+        self, contents: Mapping[int, ShardContent], entries: dict[int, ShardEntry]
+    ) -> tuple[dict[int, ShardEntry], list[BuildReport]]:
+        """Train the submodels whose keys are missing."""
+        entries = dict(entries)
+        jobs = []
+        for shard, content in contents.items():
+            if content.is_silent:
+                continue
+            key = entries[shard].key
+            weights = self._published_weights(key)
+            if weights is not None:
+                entries[shard] = entries[shard]._replace(weights_digest=weights)
+                continue
+            jobs.append(
+                BuildJob(
+                    str(self.store.home),
+                    self.fence,
+                    shard,
+                    str(content.digest),
+                    key,
+                    self.recipe,
+                    self._seeds[shard],
+                )
+            )
+        self.ledger.register([(SUBMODEL, job.submodel_key) for job in jobs], self._epoch)
+        reports: list[BuildReport] = self.pool.map("build", jobs, self._stage("training"))
+        self.store.promote(SUBMODEL, [r.submodel_key for r in reports], fence=self.fence)
+        for report in reports:
+            entries[report.shard] = entries[report.shard]._replace(
+                weights_digest=report.weights_digest
+            )
+        return entries, reports
+
+    def _published_weights(self, key: str) -> str | None:
+        """Weights digest of a submodel that is there and whole; a damaged one is destroyed."""
+        if not self.store.has(SUBMODEL, key):
+            return None
+        try:
+            return str(self.store.get(SUBMODEL, key).meta["weights_digest"])
+        except CorruptArtefactError as error:
+            logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": key})
+            self.store.delete(SUBMODEL, key)
+            return None
+
+    def _stage(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(name, done, total)
+
+    # ---- aggregator, publication, purge
+
+    def _aggregate(
+        self,
+        wanted: Wanted,
+        graph_key: str,
+        entries: Mapping[int, ShardEntry],
+        state: AggregatorState | None,
+    ) -> AggregatorState:
+        submodels = {s: e.key for s, e in sorted(entries.items()) if e.weights_digest}
+        moved = None
+        if wanted.previous_graph is not None and wanted.change is not None:
+            moved = disturbance(wanted.previous_graph, wanted.graph, wanted.change)
+        context = FitContext(
+            wanted.graph,
+            graph_key,
+            str(wanted.partition.key),
+            submodels,
+            self.config,
+            self.recipe,
+            self.pool,
+            self.store,
+            str(self.store.home),
+            lambda kind, key, blob: self.write_all({(kind, key): blob}),
+            state,
+            moved,
+        )
+        return find_aggregator(self.config.aggregator.kind).fit(context)
+
+    def _publish(
+        self,
+        wanted: Wanted,
+        graph_key: str,
+        stored: set[tuple[str, str]],
+        entries: Mapping[int, ShardEntry],
+        aggregator: AggregatorState,
+        reports: Iterable[BuildReport],
+    ) -> Generation:
+        for entry in entries.values():
+            if entry.weights_digest:
+                stored |= {(SUBMODEL, entry.key), (CONTENT, entry.content_digest)}
+        costs = dict(wanted.previous.costs) if wanted.previous else {}
+        costs |= {report.shard: round(report.seconds, 4) for report in reports}
+        generation = Generation(
+            wanted.previous.number + 1 if wanted.previous else 1,
+            wanted.epoch,
+            graph_key,
+            str(wanted.partition.key),
+            str(aggregator.key),
+            entries,
+            tuple(sorted(stored | set(aggregator.artefacts))),
+            costs,
+        )
+        meta = dict(aggregator.meta)
+        self.ledger.publish(generation.number, generation.to_json() | {"aggregator": meta})
+        return generation
+
+    def purge(self, generation: Generation) -> int:
+        """Destroy every artefact that the published generation does not refer to."""
+        kept = set(generation.artefacts)
+        gone = [item for item in self.ledger.registered() if item not in kept]
+        for kind, key in gone:
+            self.store.delete(kind, key)
+        self.store.clear_staging()
+        self.ledger.unregister(gone)
+        return len(gone)
+
+
+def disturbance(before: Graph, after: Graph, change: Change) -> Callable[[int], Array]:
+    """``moved(hops)``: ``[N]`` bool over ``after``, rows whose answer may differ from ``before``.
+
+    A row's answer reads the features, edges and degrees within its receptive field; a change
+    disturbs the rows it names, the ends of its edges, and the rows whose degree it lowers.
+    """
+    removed = before.rows(change.nodes)
+    cut = before.edge_positions(change.edges)
+    named = [
+        np.flatnonzero(reach(before, removed, 1, forward=True)) if len(removed) else removed,
+        before.src[cut],
+        before.dst[cut],
+        before.rows([node_id for node_id, _ in change.features]),
+        before.rows(change.labels),
+    ]
+    start = np.unique(np.concatenate(named).astype(np.int64))
+    survives = np.isin(before.node_ids, after.node_ids)
+
+    def moved(hops: int) -> Array:
+        rows: Array = reach(before, start, hops, forward=True)[survives]
+        return rows
+
+    return moved

@@ -1,0 +1,648 @@
+"""System: the Python API. Fit, predict, plan, erase, verify; open again another day."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.digest import NodeId
+from cluster.errors import ConfigError, GraphError, HomeError, StalePlanError, UnknownIdError
+from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Change, Graph
+from cluster.home import load_graph, load_partition
+from cluster.partition import Partition
+from cluster.partitioners import make_partition
+from cluster.segments import graph_digest
+from cluster.store import LocalStore
+from coordinator.aggregators import find_aggregator
+from coordinator.aggregators.base import AGGREGATOR, AggregatorState, View
+from coordinator.config import Config, load_config
+from coordinator.erasure import Erasure, present_part
+from coordinator.generation import Generation
+from coordinator.ledger import Ledger
+from coordinator.lock import HomeLock
+from coordinator.pools import Pool, open_pool
+from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted
+from coordinator.results import Plan, Predictions, Receipt, Report
+from coordinator.stopwatch import Stopwatch
+from coordinator.tombstones import marks_of, split_erased, without_erased
+from shards.actor import EvaluateJob
+from shards.checkpoint import load_weights
+from shards.recipe import Recipe, choose_profile
+from shards.shard_graph import ReaderIndex, build_index
+from shards.submodels.registry import check_submodel
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+ROLES = {"train": TRAIN, "val": VAL, "test": TEST}
+
+
+class System:
+    """A trained, sharded system in one home; made by :meth:`fit` or :meth:`open`."""
+
+    def __init__(self, home: Path, config: Config, pool: str | Pool, progress: Progress) -> None:
+        self.home = home
+        self.config = config
+        self._progress = progress
+        self._lock = HomeLock(home)
+        self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
+        try:
+            database = config.storage.database
+            self._ledger = Ledger(Path(database) if database else home / "ledger.db")
+            self._store = LocalStore(home)
+            self._fence = int(self._ledger.setting("fence") or 0) + 1
+            self._ledger.set_settings({"fence": str(self._fence)})
+        except BaseException:
+            self._lock.release()
+            raise
+        self._graph: Graph
+        self._partition: Partition
+        self._generation: Generation
+        self._aggregator: AggregatorState
+        self._recipe: Recipe
+        self._index: ReaderIndex | None = None
+        self._posteriors: Array | None = None
+
+    # ---- making one
+
+    @classmethod
+    def fit(
+        cls,
+        graph: Graph,
+        config: Any = None,
+        home: str | Path | None = None,
+        *,
+        pool: str | Pool = "ray",
+        partition: Partition | None = None,
+        progress: Progress | None = None,
+    ) -> System:
+        """Partition, train every shard, fit the aggregator, publish.
+
+        Args:
+            graph: the graph to learn.
+            config: path to YAML, preset name, mapping, Config, or None for the defaults.
+            home: folder of the system; overrides ``storage.home``.
+            pool: ``"ray"``, ``"inline"``, or a running Pool to share.
+            partition: an assignment to use instead of making one.
+            progress: called with (stage, done, total).
+
+        Raises:
+            HomeError: the home holds a system already, or belongs to another graph.
+            ConfigError: the configuration does not fit itself, the graph or the partition.
+            GraphError: no training node has a label.
+        """
+        settings = load_config(config)
+        _check(settings, partition)
+        path = _home_path(home, settings)
+        path.mkdir(parents=True, exist_ok=True)
+        system = cls(path, settings, pool, progress or _silent)
+        try:
+            system._begin(graph, partition)
+        except BaseException:
+            system.close()
+            raise
+        return system
+
+    @classmethod
+    def open(
+        cls,
+        home: str | Path,
+        *,
+        graph: Graph | None = None,
+        pool: str | Pool = "ray",
+        progress: Progress | None = None,
+    ) -> System:
+        """Open a fitted system; requests that were accepted and not finished are finished first.
+
+        Args:
+            home: folder of the system.
+            graph: the source again, to check that the home belongs to it; what was erased here is
+                filtered out of it before anything else.
+            pool: as in :meth:`fit`; actors start when they are first needed.
+            progress: called with (stage, done, total).
+
+        Raises:
+            HomeError: there is no system in this folder, or it belongs to another graph.
+        """
+        path = Path(home)
+        config_file = path / "config.yaml"
+        if not config_file.exists():
+            raise HomeError(
+                f"no system in {path}; make one with System.fit(graph, home={str(path)!r})"
+            )
+        system = cls(path, load_config(config_file), pool, progress or _silent)
+        try:
+            system._load()
+            if graph is not None:
+                system._require_same(graph)
+            system._resume()
+        except BaseException:
+            system.close()
+            raise
+        return system
+
+    def _begin(self, graph: Graph, partition: Partition | None) -> None:
+        if self._ledger.current_generation() is not None:
+            raise HomeError(
+                f"{self.home} holds a fitted system; use System.open({str(self.home)!r}), "
+                "or fit into another home"
+            )
+        if not len(np.flatnonzero(graph.y[graph.roles(self.config.roles) == TRAIN] != UNLABELLED)):
+            raise GraphError(
+                "no training node has a label, so every shard would be silent; "
+                "check the label column and roles.train"
+            )
+        home_id = self._ledger.setting("home_id")
+        self._store.initialise(home_id)
+        graph = without_erased(self._ledger, graph)
+        self._claim(graph)
+        self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
+        watch = Stopwatch()
+        with watch.stage("partition"):
+            made = partition or make_partition(
+                graph, self.config.partition, self.config.roles, self._stage("partitioning")
+            )
+        self._graph, self._partition = graph, _fit_partition(graph, made, self.config)
+        (self.home / "config.yaml").write_text(_dump(self.config))
+        outcome = self._reconciler().reconcile(Wanted(graph, self._partition, 0), None)
+        self._adopt(outcome)
+        self.fit_breakdown = watch.to_json() | outcome.stopwatch.to_json()
+        self._reconciler().purge(self._generation)
+
+    def _claim(self, graph: Graph) -> None:
+        """A home is for one graph: an interrupted fit goes on only with the same one."""
+        key, claimed = str(graph_digest(graph)), self._ledger.setting("source_graph")
+        if claimed and claimed != key:
+            raise HomeError(
+                f"{self.home} was begun with another graph; fit into another home, or give the "
+                "same graph again to go on"
+            )
+        self._ledger.set_settings({"source_graph": key})
+
+    def _load(self) -> None:
+        """Read the published generation."""
+        current = self._ledger.current_generation()
+        if current is None:
+            raise HomeError(
+                f"the fit of {self.home} was interrupted; give the same graph to "
+                f"System.fit(graph, home={str(self.home)!r}) to go on"
+            )
+        number, body = current
+        self._store.check_marker(self._ledger.setting("home_id"))
+        self._generation = Generation.from_json(number, body)
+        self._graph = load_graph(self._store, self._generation.graph_key)
+        self._partition = load_partition(self._store, self._generation.partition_key)
+        self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
+        self._aggregator = self._load_aggregator(body["aggregator"])
+
+    def _load_aggregator(self, meta: Mapping[str, Any]) -> AggregatorState:
+        stored = [item for item in self._generation.artefacts if item[0] == AGGREGATOR]
+        kinds = (AGGREGATOR, "posteriors")
+        artefacts = tuple(item for item in self._generation.artefacts if item[0] in kinds)
+        tensors = self._store.get(*stored[0]).tensors if stored else {}
+        return AggregatorState(self._generation.aggregator_key, tensors, meta, artefacts)  # type: ignore[arg-type]
+
+    def _require_same(self, graph: Graph) -> None:
+        filtered = without_erased(self._ledger, graph)
+        if graph_digest(filtered) != self._generation.graph_key:
+            raise HomeError(
+                f"{self.home} belongs to another graph: the given one, less what was erased here, "
+                "has other records; open the home without graph=, or fit into another home"
+            )
+
+    def _resume(self) -> None:
+        """Finish what was accepted before an interruption, and sweep what was left behind."""
+        self._sweep()
+        pending = self._ledger.pending()
+        todo = [request for request in pending if request.epoch > self._generation.epoch]
+        if todo:
+            before, graph = self._graph, self._graph
+            for request in todo:
+                change, _ = present_part(graph, Erasure.from_json(request.payload))
+                graph = graph.apply(change)
+            self._move_to(graph, todo[-1].epoch, readers=None, change=None, before=before)
+        if pending:
+            self._finish(
+                {
+                    request.request_id: Receipt(
+                        request.request_id, request.epoch, self._generation.number, (), 0.0, {}
+                    )
+                    for request in pending
+                }
+            )
+
+    def _sweep(self) -> None:
+        """Destroy files that the ledger does not know; under the lock, in a marked home only."""
+        registered = self._ledger.registered()
+        for item in list(self._store.keys()):
+            if item not in registered:
+                self._store.delete(*item)
+        self._store.clear_staging()
+
+    # ---- what it is
+
+    @property
+    def graph(self) -> Graph:
+        """The surviving graph."""
+        return self._graph
+
+    @property
+    def partition(self) -> Partition:
+        """Assignment of the surviving training nodes; can be handed to another fit."""
+        return self._partition
+
+    @property
+    def generation(self) -> Generation:
+        """What is published now."""
+        return self._generation
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides a submodel's bits besides its data."""
+        return self._recipe
+
+    @property
+    def pool(self) -> Pool:
+        """The pool in use; started on first need."""
+        if self._pool is None:
+            assert isinstance(self._pool_choice, str)
+            shards = self.config.partition.num_shards
+            profile = self._recipe.profile
+            self._pool = open_pool(self._pool_choice, profile, self.config.shards, shards)
+        return self._pool
+
+    def submodel(self, shard: int) -> dict[str, torch.Tensor]:
+        """Weights of one shard's submodel.
+
+        Raises:
+            ConfigError: there is no such shard, or it is silent.
+        """
+        import torch
+
+        key = self._generation.submodels.get(shard)
+        if key is None:
+            raise ConfigError(
+                f"shard {shard} has no submodel (unknown or silent); "
+                f"choose one of {sorted(self._generation.submodels)}"
+            )
+        weights = load_weights(self._store, key)
+        return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+
+    def status(self) -> dict[str, Any]:
+        """Summary as plain JSON."""
+        generation, sizes = self._generation, self._partition.sizes().tolist()
+        return {
+            "home": str(self.home),
+            "generation": generation.number,
+            "epoch": generation.epoch,
+            "generation_key": generation.key,
+            "nodes": self._graph.num_nodes,
+            "edges": self._graph.num_edges,
+            "requests": self._ledger.request_states(),
+            "guarantee": self._partition.guarantee,
+            "shards": [
+                {
+                    "shard": shard,
+                    "nodes": sizes[shard],
+                    "key": entry.key,
+                    "silent": entry.weights_digest is None,
+                    "training_s": generation.costs.get(shard),
+                }
+                for shard, entry in sorted(generation.shards.items())
+            ],
+        }
+
+    # ---- predict
+
+    def predict(self, ids: Sequence[NodeId]) -> Predictions:
+        """Predict nodes of the current graph.
+
+        Raises:
+            UnknownIdError: an id is not in the graph (any more).
+        """
+        rows = self._graph.rows(ids)
+        proba = self._answer(self.config.aggregator.kind, self._aggregator)[rows]
+        classes = np.empty(self._graph.schema.num_classes, object)
+        classes[:] = self._graph.classes
+        labels = classes[proba.argmax(axis=1)]
+        return Predictions(tuple(ids), labels, proba, self._graph.classes, self._generation.number)
+
+    def accuracy(self, role: str = "test", aggregator: str | None = None) -> float:
+        """Share of labelled nodes of a role that are predicted right.
+
+        Args:
+            role: ``train``, ``val`` or ``test``.
+            aggregator: another aggregator without parameters, to compare; default the fitted one.
+
+        Raises:
+            ConfigError: unknown role, or the aggregator needs a fit.
+        """
+        if role not in ROLES:
+            raise ConfigError(f"role is {role!r}; choose one of {sorted(ROLES)}")
+        kind = aggregator or self.config.aggregator.kind
+        if kind == "optimal" and kind != self.config.aggregator.kind:
+            raise ConfigError("aggregator 'optimal' has to be fitted; set aggregator.kind to it")
+        proba = self._answer(kind, self._aggregator)
+        wanted = (self._graph.roles(self.config.roles) == ROLES[role]) & (
+            self._graph.y != UNLABELLED
+        )
+        if not wanted.any():
+            return float("nan")
+        return float((proba.argmax(axis=1) == self._graph.y)[wanted].mean())
+
+    def _answer(self, kind: str, state: AggregatorState) -> Array:
+        submodels = self._generation.submodels
+        if not submodels:
+            raise GraphError(
+                "every shard is silent: no training label is left, so there is nothing to "
+                "predict with; fit a new system on a graph with labels"
+            )
+        view = View(self._graph, self._partition.owners(self._graph), tuple(submodels))
+        return find_aggregator(kind).combine(self._evaluate(), view, state, self.config)
+
+    def _evaluate(self) -> Array:
+        """``[s, N, C]`` posteriors of every submodel on the current graph, once a generation."""
+        if self._posteriors is None:
+            keys = list(self._generation.submodels.values())
+            size = max(1, self.pool.size)
+            parts = [tuple(keys[i::size]) for i in range(size) if keys[i::size]]
+            jobs = [
+                EvaluateJob(str(self.home), self._generation.graph_key, part, self._recipe)
+                for part in parts
+            ]
+            answers = self.pool.map("evaluate", jobs, self._stage("predicting"))
+            merged: list[Any] = [None] * len(keys)
+            for i, answer in enumerate(answers):
+                merged[i::size] = list(answer)
+            self._posteriors = np.stack(merged)
+        return self._posteriors
+
+    # ---- forget
+
+    def plan(
+        self,
+        erasure: Erasure | Iterable[Erasure],
+        *,
+        unknown: Literal["raise", "report"] = "raise",
+    ) -> Plan:
+        """Say what an erasure would do; changes nothing.
+
+        Args:
+            erasure: one, or several to be done as one.
+            unknown: whether records that were never here raise or are listed.
+
+        Raises:
+            UnknownIdError: a record is not in the graph and was not erased before.
+        """
+        asked = erasure if isinstance(erasure, Erasure) else Erasure.merge(erasure)
+        rest, already = split_erased(self._ledger, asked, self._graph)
+        change, absent = present_part(self._graph, rest)
+        missing: tuple[Any, ...] = (
+            *absent.nodes,
+            *absent.edges,
+            *absent.features,
+            *absent.labels,
+        )
+        if missing and unknown == "raise":
+            kind = "edge" if absent.edges and len(missing) == len(absent.edges) else "record"
+            raise UnknownIdError(missing, "the graph", kind)
+        index = self._reader_index()
+        shards = tuple(sorted(index.of_change(self._graph, change)))
+        if self._partition.guarantee == "rederived" and not change.is_empty:
+            shards = tuple(range(self._partition.num_shards))
+        costs = self._generation.costs
+        return Plan(
+            Erasure(change.nodes, change.edges, dict(change.features), change.labels),
+            self._ledger.epoch(),
+            shards,
+            _count(self._graph, change),
+            sum(costs.get(shard, 0.0) for shard in shards),
+            sum(costs.values()),
+            missing,
+            already,
+        )
+
+    def erase(
+        self,
+        erasure: Erasure | Plan | Iterable[Erasure],
+        *,
+        unknown: Literal["raise", "report"] = "raise",
+    ) -> Receipt:
+        """Forget records: accept durably, retrain the readers, publish, purge.
+
+        Asking again for what was erased before returns the receipt of then.
+
+        Raises:
+            StalePlanError: the plan was made for an earlier graph epoch.
+            UnknownIdError: as in :meth:`plan`.
+        """
+        plan = erasure if isinstance(erasure, Plan) else self.plan(erasure, unknown=unknown)
+        if plan.epoch != self._ledger.epoch():
+            raise StalePlanError(plan.epoch, self._ledger.epoch())
+        if plan.erasure.is_empty:
+            return self._nothing_to_do(plan)
+        self._require_environment()
+        watch = Stopwatch()
+        with watch.stage("accept"):
+            marks = marks_of(self._ledger, plan.erasure, self._graph)
+            request_id = f"req_{time.time_ns():016x}{secrets.token_hex(4)}"
+            epoch = self._ledger.accept(request_id, plan.erasure.to_json(), marks)
+            change, _ = present_part(self._graph, plan.erasure)
+            before, graph = self._graph, self._graph.apply(change)
+        outcome = self._move_to(
+            graph, epoch, readers=set(plan.shards), change=change, before=before
+        )
+        receipt = Receipt(
+            request_id,
+            epoch,
+            outcome.generation.number,
+            outcome.retrained,
+            round(watch.seconds + outcome.stopwatch.seconds, 4),
+            plan.records,
+            watch.to_json() | outcome.stopwatch.to_json(),
+            len(plan.unknown),
+            plan.already,
+        )
+        self._finish({request_id: receipt})
+        return receipt
+
+    def _nothing_to_do(self, plan: Plan) -> Receipt:
+        if len(plan.already) == 1 and not plan.unknown:
+            (request_id,) = plan.already
+            earlier = self._ledger.receipt(request_id)
+            if earlier is not None:
+                return Receipt.from_json(earlier)
+        number, epoch = self._generation.number, self._generation.epoch
+        return Receipt(
+            "", epoch, number, (), 0.0, plan.records, {}, len(plan.unknown), plan.already
+        )
+
+    def _move_to(
+        self, graph: Graph, epoch: int, *, readers: set[int] | None, change: Any, before: Graph
+    ) -> Outcome:
+        partition = self._partition.restrict(graph)
+        if partition.guarantee == "rederived":
+            partition = make_partition(
+                graph, self.config.partition, self.config.roles, self._stage("partitioning")
+            )
+            readers = None
+        wanted = Wanted(graph, partition, epoch, readers, self._generation, before, change)
+        outcome = self._reconciler().reconcile(wanted, self._aggregator)
+        self._graph, self._partition = graph, partition
+        self._adopt(outcome)
+        return outcome
+
+    def _finish(self, receipts: Mapping[str, Receipt]) -> None:
+        """Purge what held the records, then close the requests."""
+        self._reconciler().purge(self._generation)
+        self._ledger.complete({key: receipt.to_json() for key, receipt in receipts.items()})
+
+    def rebuild(self) -> Outcome:
+        """Build again whatever is missing, damaged, or made in another environment."""
+        self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
+        wanted = Wanted(
+            self._graph, self._partition, self._generation.epoch, None, self._generation
+        )
+        outcome = self._reconciler().reconcile(wanted, None)
+        self._adopt(outcome)
+        self._reconciler().purge(self._generation)
+        return outcome
+
+    # ---- verify
+
+    def verify(
+        self, replay: Literal["all"] | Sequence[int] | None = None, *, repair: bool = False
+    ) -> Report:
+        """Check that everything stored is what its key says.
+
+        Args:
+            replay: shards to train again in a fresh process, from contents rebuilt out of the
+                stored graph; ``"all"`` for every one.
+            repair: rebuild what is damaged or missing first.
+        """
+        from coordinator.verify import verify_system
+
+        if repair:
+            self.rebuild()
+        return verify_system(self, replay)
+
+    def close(self) -> None:
+        """Give the home back and end what this System started."""
+        if self._pool is not None and isinstance(self._pool_choice, str):
+            self._pool.close()
+            self._pool = None
+        self._ledger.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- inside
+
+    def _reconciler(self) -> Reconciler:
+        return Reconciler(
+            self.config,
+            self._recipe,
+            self._ledger,
+            self._store,
+            self.pool,
+            self._fence,
+            self._progress,
+        )
+
+    def _adopt(self, outcome: Outcome) -> None:
+        self._generation, self._aggregator = outcome.generation, outcome.aggregator
+        self._index = self._posteriors = None
+
+    def _reader_index(self) -> ReaderIndex:
+        if self._index is None:
+            self._index = build_index(self._graph, self._partition)
+        return self._index
+
+    def _require_environment(self) -> None:
+        """Refuse to mix submodels of two environments in one generation."""
+        from coordinator.verify import environment_changed
+
+        changed = environment_changed(self)
+        if changed:
+            raise ConfigError(
+                f"{len(changed)} of {len(self._generation.submodels)} submodels were trained in "
+                "another environment (library versions or CPU level changed); call "
+                "System.rebuild() to retrain them here, or restore that environment"
+            )
+
+    def _stage(self, name: str) -> Any:
+        return lambda done, total: self._progress(name, done, total)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    return None
+
+
+def _home_path(home: str | Path | None, config: Config) -> Path:
+    chosen = home or config.storage.home
+    if chosen is None:
+        raise ConfigError("no home; pass home= or set storage.home")
+    return Path(chosen)
+
+
+def _check(config: Config, partition: Partition | None) -> None:
+    """Cross-field needs, before anything starts."""
+    check_submodel(config.shards)
+    find_aggregator(config.aggregator.kind)
+    if partition is None:
+        return
+    wanted = (config.partition.num_shards, config.partition.effective_guarantee)
+    given = (partition.num_shards, partition.guarantee)
+    if wanted != given:
+        raise ConfigError(
+            f"the given partition has (num_shards, guarantee) = {given}, the configuration says "
+            f"{wanted}; make them agree"
+        )
+
+
+def _fit_partition(graph: Graph, partition: Partition, config: Config) -> Partition:
+    """A partition must assign exactly the training nodes; erased ones drop out."""
+    partition = partition.restrict(graph)
+    train = graph.ids[graph.roles(config.roles) == TRAIN]
+    if len(train) != len(partition.ids) or (train != partition.ids).any():
+        raise ConfigError(
+            f"the given partition assigns {len(partition.ids)} nodes, the graph has {len(train)} "
+            "training nodes; it was made for other roles or another graph"
+        )
+    return partition
+
+
+def _count(graph: Graph, change: Change) -> dict[str, int]:
+    """Records that go, edges of erased nodes included."""
+    gone = np.zeros(graph.num_nodes, bool)
+    gone[graph.rows(change.nodes)] = True
+    edges = gone[graph.src] | gone[graph.dst]
+    edges[graph.edge_positions(change.edges)] = True
+    width = graph.schema.num_features
+    cells = sum(width if names is None else len(names) for _, names in change.features)
+    return {
+        "nodes": len(change.nodes),
+        "edges": int(edges.sum()),
+        "features": cells,
+        "labels": len(change.labels),
+    }
+
+
+def _dump(config: Config) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(config.model_dump(), sort_keys=False))

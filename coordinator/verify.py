@@ -1,0 +1,176 @@
+"""Verification: re-derive every key from what is stored; replay shards in a fresh process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from cluster.digest import tensors_digest
+from cluster.errors import ConfigError, CorruptArtefactError, UnweaveError
+from cluster.graph import Graph
+from cluster.home import load_graph, load_partition
+from cluster.partition import Partition
+from cluster.segments import graph_digest
+from coordinator.aggregators import find_aggregator
+from coordinator.aggregators.base import AggregatorState, FitContext
+from coordinator.pools.inline import FreshPool
+from coordinator.results import Check, Report
+from coordinator.tombstones import without_erased
+from shards.actor import ReplayJob
+from shards.checkpoint import SUBMODEL, load_weights
+from shards.content import build_content
+from shards.recipe import choose_profile, submodel_key, submodel_seed
+
+if TYPE_CHECKING:
+    from coordinator.system import System
+
+
+def verify_system(system: System, replay: Literal["all"] | Sequence[int] | None) -> Report:
+    """See :meth:`coordinator.system.System.verify`."""
+    checks: list[Check] = []
+
+    def check(name: str, test: Callable[[], str]) -> None:
+        """Run one test; it returns what is wrong, or nothing."""
+        try:
+            problem = test()
+        except UnweaveError as error:
+            problem = str(error)
+        checks.append(Check(name, not problem, problem))
+
+    check("graph", lambda: _graph(system))
+    check("partition", lambda: _partition(system))
+    check("erased records absent", lambda: _absent(system))
+    check("contents and keys", lambda: _contents(system))
+    check("weights", lambda: _weights(system))
+    shards = _shards(system, replay)
+    if replay is not None:
+        pool = FreshPool(system.recipe.profile)
+        try:
+            check("replay", lambda: _replay(system, pool, shards))
+            check("aggregator", lambda: _aggregator(system, pool))
+        finally:
+            pool.close()
+    return Report(tuple(checks), shards)
+
+
+def _shards(system: System, replay: Literal["all"] | Sequence[int] | None) -> tuple[int, ...]:
+    if replay is None:
+        return ()
+    known = sorted(system.generation.shards)
+    if replay == "all":
+        return tuple(known)
+    unknown = [shard for shard in replay if shard not in known]
+    if unknown:
+        raise ConfigError(f"no shards {unknown}; this system has 0 to {known[-1]}")
+    return tuple(int(shard) for shard in replay)
+
+
+def _stored(system: System) -> tuple[Graph, Partition]:
+    store, generation = system._store, system.generation
+    return load_graph(store, generation.graph_key), load_partition(store, generation.partition_key)
+
+
+def _graph(system: System) -> str:
+    graph, _ = _stored(system)
+    return "" if graph_digest(graph) == system.generation.graph_key else "records do not match key"
+
+
+def _partition(system: System) -> str:
+    _, partition = _stored(system)
+    same = partition.key == system.generation.partition_key
+    return "" if same else "assignment does not match key"
+
+
+def _absent(system: System) -> str:
+    graph, _ = _stored(system)
+    filtered = without_erased(system._ledger, graph)
+    return "" if graph_digest(filtered) == graph_digest(graph) else "an erased record is back"
+
+
+def _contents(system: System) -> str:
+    """Rebuild every content from the stored graph and derive its key again."""
+    graph, partition = _stored(system)
+    owner = partition.owners(graph)
+    wrong = []
+    for shard, entry in system.generation.shards.items():
+        content = build_content(graph, owner, shard)
+        seed = submodel_seed(system.config.seed, partition.names[shard])
+        key = submodel_key(content.digest, system.recipe, seed)
+        silent = entry.weights_digest is None
+        if (content.digest, key, content.is_silent) != (entry.content_digest, entry.key, silent):
+            wrong.append(shard)
+    return f"shards {wrong} do not match their keys" if wrong else ""
+
+
+def _weights(system: System) -> str:
+    wrong = []
+    for shard, entry in system.generation.shards.items():
+        if entry.weights_digest is None:
+            continue
+        try:
+            weights = load_weights(system._store, entry.key)
+        except CorruptArtefactError as error:
+            wrong.append(f"shard {shard}: {error.reason}")
+            continue
+        if tensors_digest(weights) != entry.weights_digest:
+            wrong.append(f"shard {shard}: weights differ from the published digest")
+    return "; ".join(wrong) + "; run with repair to rebuild them" if wrong else ""
+
+
+def _replay(system: System, pool: FreshPool, shards: Sequence[int]) -> str:
+    generation = system.generation
+    jobs = [
+        ReplayJob(
+            str(system.home),
+            generation.graph_key,
+            generation.partition_key,
+            shard,
+            system.recipe,
+            submodel_seed(system.config.seed, system.partition.names[shard]),
+        )
+        for shard in shards
+    ]
+    wrong = []
+    for report in pool.map("replay", jobs, system._stage("replaying")):
+        entry = generation.shards[report.shard]
+        found = (report.submodel_key, report.content_digest, report.weights_digest)
+        if found != (entry.key, entry.content_digest, entry.weights_digest):
+            wrong.append(report.shard)
+    return f"shards {wrong} came out differently" if wrong else ""
+
+
+def _aggregator(system: System, pool: FreshPool) -> str:
+    """Fit the aggregator again from nothing, in the fresh process."""
+    graph, partition = _stored(system)
+    context = FitContext(
+        graph,
+        system.generation.graph_key,
+        str(partition.key),
+        system.generation.submodels,
+        system.config,
+        system.recipe,
+        pool,
+        system._store,
+        str(system.home),
+        lambda kind, key, blob: None,
+        None,
+        None,
+    )
+    state: AggregatorState = find_aggregator(system.config.aggregator.kind).fit(context)
+    if state.key != system.generation.aggregator_key:
+        return "its inputs do not match its key"
+    same = tensors_digest(state.tensors) == tensors_digest(system._aggregator.tensors)
+    return "" if same else "its parameters came out differently"
+
+
+def environment_changed(system: System) -> list[int]:
+    """Shards whose published submodel has another recipe than this environment gives."""
+    present = choose_profile(system.config.shards)
+    if present != system.recipe.profile:
+        return list(system.generation.submodels)
+    submodels = system.generation.submodels
+    for key in list(submodels.values())[:1]:  # one recipe a generation, so one speaks for all
+        meta = system._store.get(SUBMODEL, key).meta
+        if meta["recipe"] != system.recipe.key:
+            return list(submodels)
+    return []

@@ -1,0 +1,186 @@
+"""ShardActor: builds and evaluates submodels for one or many shards.
+
+An ordinary class; pools apply ``ray.remote`` to it or run it in a child process. Its state is a
+cache: every method reloads what it needs from the store and may be run twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.errors import CorruptArtefactError
+from cluster.graph import Graph
+from cluster.home import load_graph, load_partition
+from cluster.store import LocalStore
+from shards.blocks import Ball, ball
+from shards.checkpoint import CONTENT, load_weights, submodel_blob
+from shards.content import ShardContent, build_content
+from shards.recipe import Recipe, require_profile, submodel_key
+from shards.submodels.inputs import ModelInput, inference_input
+from shards.training import posteriors, train
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Train one shard from its stored content and stage the checkpoint."""
+
+    home: str
+    fence: int
+    shard: int
+    content_key: str
+    submodel_key: str
+    recipe: Recipe
+    seed: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What one training cost and gave."""
+
+    shard: int
+    submodel_key: str
+    weights_digest: str
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Posteriors of some submodels on every row of the graph."""
+
+    home: str
+    graph_key: str
+    submodel_keys: tuple[str, ...]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class BlocksJob:
+    """Posterior blocks of some submodels on some balls.
+
+    Attributes:
+        buckets: per ball its fit rows (rows of the graph).
+        wanted: per submodel the positions in ``buckets`` of the blocks to compute.
+    """
+
+    home: str
+    graph_key: str
+    submodel_keys: tuple[str, ...]
+    recipe: Recipe
+    hops: int
+    buckets: tuple[Array, ...]
+    wanted: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ReplayJob:
+    """Train one shard again, its content rebuilt from the graph's segments."""
+
+    home: str
+    graph_key: str
+    partition_key: str
+    shard: int
+    recipe: Recipe
+    seed: int
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay gave, to be compared with what is published."""
+
+    shard: int
+    content_digest: str
+    submodel_key: str
+    weights_digest: str | None
+
+
+class ShardActor:
+    """Hosts shards: trains, replays and evaluates their submodels."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[tuple[str, str], tuple[Graph, ModelInput]] = {}
+
+    def ping(self, job: None = None) -> bool:
+        """Answer once the process is up and torch is imported."""
+        return True
+
+    def build(self, job: BuildJob) -> BuildReport:
+        """Train one shard and stage its checkpoint under the key the coordinator asked for."""
+        started, cpu_started = time.perf_counter(), time.process_time()
+        store = LocalStore(job.home)
+        content = ShardContent.from_blob(store.get(CONTENT, job.content_key))
+        key = submodel_key(content.digest, job.recipe, job.seed)
+        if key != job.submodel_key:
+            raise CorruptArtefactError(f"{CONTENT}/{job.content_key}", "is not what its key says")
+        trained = train(content, job.recipe, job.seed)
+        blob = submodel_blob(trained, content, job.recipe, job.seed)
+        store.stage("submodel", key, blob, fence=job.fence)
+        return BuildReport(
+            job.shard,
+            key,
+            trained.digest,
+            time.perf_counter() - started,
+            time.process_time() - cpu_started,
+        )
+
+    def replay(self, job: ReplayJob) -> ReplayReport:
+        """Rebuild a content from the graph (never from the stored content) and train it."""
+        graph, _ = self._load(job.home, job.graph_key, job.recipe)
+        partition = load_partition(LocalStore(job.home), job.partition_key)
+        content = build_content(graph, partition.owners(graph), job.shard)
+        key = submodel_key(content.digest, job.recipe, job.seed)
+        weights = None if content.is_silent else train(content, job.recipe, job.seed).digest
+        return ReplayReport(job.shard, content.digest, key, weights)
+
+    def evaluate(self, job: EvaluateJob) -> Array:
+        """``[s, N, C]`` float32 posteriors of the submodels on the full current graph."""
+        require_profile(job.recipe.profile)
+        graph, inputs = self._load(job.home, job.graph_key, job.recipe)
+        store = LocalStore(job.home)
+        out = np.empty((len(job.submodel_keys), graph.num_nodes, graph.schema.num_classes), "f4")
+        for i, key in enumerate(job.submodel_keys):
+            out[i] = posteriors(load_weights(store, key), job.recipe, graph.schema, inputs)
+        return out
+
+    def blocks(self, job: BlocksJob) -> list[dict[int, Array]]:
+        """Per submodel: position in ``buckets`` -> ``[t, C]`` float32 posteriors of its rows."""
+        require_profile(job.recipe.profile)
+        graph, _ = self._load(job.home, job.graph_key, job.recipe)
+        balls: dict[int, tuple[Ball, ModelInput]] = {}
+        answers = []
+        store = LocalStore(job.home)
+        for key, positions in zip(job.submodel_keys, job.wanted, strict=True):
+            weights = load_weights(store, key) if positions else {}
+            answer = {}
+            for at in positions:
+                if at not in balls:
+                    around = ball(graph, job.buckets[at], job.hops)
+                    balls[at] = around, around.inputs(job.recipe.config.device)
+                around, inputs = balls[at]
+                answer[at] = posteriors(weights, job.recipe, graph.schema, inputs)[around.targets]
+            answers.append(answer)
+        return answers
+
+    def call(self, job: tuple[str, tuple[Any, ...]]) -> Any:
+        """Run a pure function, named as ``module:function``, under this process's numerics."""
+        name, arguments = job
+        module, _, function = name.partition(":")
+        target: Callable[..., Any] = getattr(import_module(module), function)
+        return target(*arguments)
+
+    def _load(self, home: str, graph_key: str, recipe: Recipe) -> tuple[Graph, ModelInput]:
+        """The graph and its input; only the latest of a home is kept, so erased rows leave."""
+        if (home, graph_key) not in self._graphs:
+            self._graphs = {key: held for key, held in self._graphs.items() if key[0] != home}
+            graph = load_graph(LocalStore(home), graph_key)
+            self._graphs[home, graph_key] = graph, inference_input(graph, recipe.config.device)
+        return self._graphs[home, graph_key]

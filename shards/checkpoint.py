@@ -1,0 +1,38 @@
+"""Checkpoints: a submodel's weights in safetensors with a manifest, under its content address."""
+
+from __future__ import annotations
+
+from cluster.digest import tensors_digest
+from cluster.errors import CorruptArtefactError
+from cluster.store import Blob, Store
+from shards.content import ShardContent
+from shards.recipe import Recipe
+from shards.training import Trained, Weights
+
+SUBMODEL, CONTENT = "submodel", "content"
+
+
+def submodel_blob(trained: Trained, content: ShardContent, recipe: Recipe, seed: int) -> Blob:
+    """A trained submodel as an artefact: a pure function of its declared inputs."""
+    meta = {
+        "content": content.digest,
+        "recipe": recipe.key,
+        "config": recipe.config.model_dump(),
+        "profile": dict(recipe.profile),
+        "seed": seed,
+        "weights_digest": trained.digest,
+        "losses": list(trained.losses),
+    }
+    return Blob(trained.weights, meta)
+
+
+def load_weights(store: Store, key: str) -> Weights:
+    """Read a submodel's weights and check them against the manifest.
+
+    Raises:
+        CorruptArtefactError: the checkpoint is missing or its weights were changed.
+    """
+    blob = store.get(SUBMODEL, key)
+    if tensors_digest(blob.tensors) != blob.meta["weights_digest"]:
+        raise CorruptArtefactError(f"{SUBMODEL}/{key}", "holds weights its manifest does not name")
+    return blob.tensors

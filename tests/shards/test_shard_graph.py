@@ -1,0 +1,89 @@
+"""Readers of records, checked by hand on two triangles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cluster.errors import UnknownIdError
+from cluster.graph import Change, Graph
+from cluster.partition import Partition
+from shards.shard_graph import ReaderIndex, build_index
+from tests.graphs import assign, two_triangles
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return two_triangles()
+
+
+@pytest.fixture
+def partition(graph: Graph) -> Partition:
+    """Nodes 0 and 1 in shard 0, 2, 3 and 4 in shard 1, node 5 in none; shard 2 is empty."""
+    return assign(graph, {0: 0, 1: 0, 2: 1, 3: 1, 4: 1}, num_shards=3)
+
+
+@pytest.fixture
+def index(graph: Graph, partition: Partition) -> ReaderIndex:
+    return build_index(graph, partition)
+
+
+@pytest.mark.parametrize(
+    ("change", "readers"),
+    [
+        (Change(), set()),
+        (Change(nodes=(0,)), {0}),
+        (Change(nodes=(2,)), {1}),
+        (Change(nodes=(5,)), set()),
+        (Change(nodes=(0, 4, 5)), {0, 1}),
+        (Change(edges=((0, 1),)), {0}),
+        (Change(edges=((1, 0),)), {0}),
+        (Change(edges=((0, 2),)), set()),
+        (Change(edges=((2, 3),)), {1}),
+        (Change(edges=((4, 5),)), set()),
+        (Change(edges=((0, 1), (3, 4))), {0, 1}),
+        (Change(features=((3, ("f0",)),)), {1}),
+        (Change(features=((5, None),)), set()),
+        (Change(labels=(1,)), {0}),
+        (Change(labels=(5,)), set()),
+        (Change(nodes=(5,), edges=((0, 2),), features=((1, None),), labels=(4,)), {0, 1}),
+    ],
+)
+def test_a_record_is_read_by(
+    graph: Graph, index: ReaderIndex, change: Change, readers: set[int]
+) -> None:
+    assert index.of_change(graph, change) == readers
+
+
+def test_every_row_is_read_by_its_owner_alone(graph: Graph, index: ReaderIndex) -> None:
+    assert index.owner.tolist() == [0, 0, 1, 1, 1, -1]
+    assert index.indptr.tolist() == [0, 1, 2, 3, 4, 5, 5]
+    assert index.readers.tolist() == [0, 0, 1, 1, 1]
+    assert index.of_rows([0, 5]) == {0}
+    assert index.of_rows([]) == set()
+
+
+def test_a_halo_reader_reads_features_and_edges_but_no_label(graph: Graph) -> None:
+    """Shard 0 copies node 2 in, whose owner is shard 1."""
+    owner = build_index(graph, assign(graph, {0: 0, 1: 0, 2: 1}, 2)).owner
+    index = ReaderIndex(owner, np.asarray([0, 1, 2, 4, 4, 4, 4]), np.asarray([0, 0, 0, 1]))
+
+    assert index.of_change(graph, Change(features=((2, None),))) == {0, 1}
+    assert index.of_change(graph, Change(edges=((0, 2),))) == {0}
+    assert index.of_change(graph, Change(labels=(2,))) == {1}
+
+
+def test_the_index_of_a_smaller_graph_routes_as_before(graph: Graph, partition: Partition) -> None:
+    smaller = graph.apply(Change(nodes=(0,)))
+
+    index = build_index(smaller, partition.restrict(smaller))
+
+    assert index.of_change(smaller, Change(nodes=(1,))) == {0}
+    assert index.of_change(smaller, Change(edges=((2, 3),))) == {1}
+
+
+def test_an_unknown_record_is_an_error(graph: Graph, index: ReaderIndex) -> None:
+    with pytest.raises(UnknownIdError):
+        index.of_change(graph, Change(nodes=(17,)))
+    with pytest.raises(UnknownIdError):
+        index.of_change(graph, Change(edges=((0, 5),)))

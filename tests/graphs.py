@@ -16,10 +16,15 @@ from cluster.schema import Layout
 TRIANGLE_EDGES = ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (2, 3))
 
 
-def two_triangles(**options: Any) -> Graph:
+def two_triangles(*, sparse: bool = False, **options: Any) -> Graph:
     """Triangles 0-1-2 (class 0) and 3-4-5 (class 1), joined by the edge 2-3; node 5 unlabelled."""
     x = np.asarray([[1, 0, 2], [0, 1, 0], [3, 0, 1], [0, 2, 2], [1, 1, 0], [0, 0, 4]], np.float32)
-    return Graph.from_arrays(np.asarray(TRIANGLE_EDGES).T, x, [0, 0, 0, 1, 1, -1], **options)
+    return Graph.from_arrays(
+        np.asarray(TRIANGLE_EDGES).T,
+        sp.csr_matrix(x) if sparse else x,
+        [0, 0, 0, 1, 1, -1],
+        **options,
+    )
 
 
 def random_graph(

@@ -6,17 +6,34 @@ import logging
 import math
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 from typing import Any
-
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from cluster.errors import CapacityError, ErasureError, UnweaveError
 from coordinator.pools.base import Progress
 from shards.actor import ShardActor
 from shards.config import ShardsConfig
 from shards.recipe import Profile, worker_environment
+
+
+def _declare_environment() -> None:
+    """Set what Ray reads once, while it is imported: token mode with a token of this process.
+
+    Left alone where the user chose a mode or a cluster; where Ray is imported already, its own
+    ``ray.init`` turns token mode on for a local cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    chosen = {"RAY_AUTH_MODE", "RAY_ADDRESS"} & set(os.environ)
+    if not chosen and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+_declare_environment()
+
+import ray  # noqa: E402 (the environment has to be declared before)
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +44,14 @@ START_TIMEOUT_S = 180
 def connect() -> bool:
     """Join the Ray cluster that is running or named by RAY_ADDRESS, else start a local one.
 
-    A local cluster gets token authentication with a token of its own.
-
     Returns:
         Whether a local cluster was started here, and so must be ended here.
     """
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False)
         return False
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
         include_dashboard=False,

@@ -20,7 +20,7 @@ from cluster.readers.columns import Columns
 from cluster.store import LocalStore
 from shards.content import ShardContent, build_content
 from shards.shard_graph import build_index
-from tests.graphs import TRIANGLE_EDGES, random_graph, round_robin, two_triangles
+from tests.graphs import random_graph, round_robin, two_triangles
 
 
 def digests(graph: Graph, partition: Partition) -> list[str]:
@@ -145,14 +145,8 @@ def test_a_validation_or_test_label_reaches_no_content() -> None:
 def test_a_content_survives_the_store(
     tmp_path: Path, ids: list[int | str | uuid.UUID], sparse: bool, weighted: bool
 ) -> None:
-    plain = two_triangles()
-    graph = Graph.from_arrays(
-        np.asarray(TRIANGLE_EDGES).T,
-        sp.csr_matrix(plain.x) if sparse else plain.x,
-        plain.y,
-        ids=ids,
-        columns=Columns(weight=np.arange(1.0, 8.0) if weighted else None),
-    )
+    columns = Columns(weight=np.arange(1.0, 8.0) if weighted else None)
+    graph = two_triangles(sparse=sparse, ids=ids, columns=columns)
     content = build_content(graph, np.asarray([0, 0, 0, 0, 1, 1]), 0)
     store = LocalStore(tmp_path)
     store.initialise("test")

@@ -226,11 +226,12 @@ def test_a_dgl_that_cannot_be_imported_is_a_configuration_error(
         import_module("shards.submodels.dgl_backend")
 
 
-def test_dgl_is_told_its_backend_so_that_it_writes_no_settings_file() -> None:
+def test_dgl_writes_no_settings_file_and_uses_no_kernel_of_the_processors_choice() -> None:
     backend = import_module("shards.submodels.dgl_backend")
 
     assert backend.dgl.backend.backend_name == "pytorch"
-    assert backend.os.environ["DGLBACKEND"] == "pytorch"
+    assert backend.os.environ["DGLBACKEND"] == "pytorch"  # unset, it writes into the home folder
+    assert not backend.dgl.is_libxsmm_enabled()
 
 
 # ---- the table

@@ -72,7 +72,13 @@ class LocalStore:
         self.home = Path(home)
 
     def initialise(self, home_id: str) -> None:
-        """Create the folders and the marker that makes this folder a home."""
+        """Create the folders and the marker that makes this folder a home.
+
+        Raises:
+            HomeError: the folder is another home already.
+        """
+        if (self.home / MARKER).exists():
+            self.check_marker(home_id)
         for folder in ("objects", "staging"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         (self.home / MARKER).write_text(home_id + "\n")

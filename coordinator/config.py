@@ -119,14 +119,17 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
     """``["shards.model=sage"]`` to a mapping; values are read as YAML.
 
     Raises:
-        ConfigError: an item has no equals sign.
+        ConfigError: an item has no equals sign, or no YAML after it.
     """
     pairs = {}
     for item in items:
         name, sign, value = item.partition("=")
         if not sign:
             raise ConfigError(f"--set {item!r} has no '='; write --set section.field=value")
-        pairs[name] = yaml.safe_load(value)
+        try:
+            pairs[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item!r} is not YAML after the '=': {error}") from error
     return pairs
 
 
@@ -140,7 +143,9 @@ def _deep_copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, name = dotted.split(".")
     for section in sections:
-        data = data.setdefault(section, {})
+        if not isinstance(data.get(section), dict):  # an empty section of a file is None
+            data[section] = {}
+        data = data[section]
     data[name] = value
 
 

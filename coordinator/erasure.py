@@ -39,11 +39,13 @@ class Erasure:
         for edge in self.edges:
             if not isinstance(edge, tuple) or len(edge) != 2:
                 raise GraphError(f"Erasure.edges holds {edge!r}; give pairs (u, v)")
-        features = {
-            _plain(node_id): None if names is None else tuple(dict.fromkeys(names))
-            for node_id, names in self.features.items()
-        }
+        if not isinstance(self.features, Mapping):
+            raise GraphError(f"Erasure.features is {self.features!r}; give id -> columns")
+        features = {_plain(i): _column_names(names) for i, names in self.features.items()}
         object.__setattr__(self, "features", features)
+        ends = [node_id for edge in self.edges for node_id in edge]
+        for node_id in (*self.nodes, *self.labels, *features, *ends):
+            _require_id(node_id)
 
     @property
     def is_empty(self) -> bool:
@@ -97,11 +99,20 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def _column_names(names: Any) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise GraphError(f"Erasure.features names the columns {names!r}; give a list, or None")
+    return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _require_id(value: Any) -> None:
+    is_id = isinstance(value, int | str | uuid.UUID) and not isinstance(value, bool)
+    if not is_id or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        raise GraphError(f"{value!r} is not an id; ids are int (64 bits), str or UUID")
+
+
 def _id_to_json(node_id: NodeId) -> list[str]:
-    kind = next((k for k, t in _ID_TYPES.items() if isinstance(node_id, t)), None)
-    if kind is None or isinstance(node_id, bool):
-        raise GraphError(f"{node_id!r} is not an id; ids are int, str or UUID")
-    return [kind, str(node_id)]
+    return [next(k for k, t in _ID_TYPES.items() if isinstance(node_id, t)), str(node_id)]
 
 
 def _id_from_json(data: Sequence[str]) -> NodeId:

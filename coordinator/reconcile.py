@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.digest import tensors_digest
 from cluster.errors import CorruptArtefactError
 from cluster.graph import Change, Graph
 from cluster.home import GRAPH, PARTITION, SEGMENT, graph_blobs, partition_blob
@@ -29,7 +30,7 @@ from coordinator.pools import Pool
 from coordinator.stopwatch import Stopwatch
 from shards.actor import BuildJob, BuildReport
 from shards.blocks import reach
-from shards.checkpoint import CONTENT, SUBMODEL
+from shards.checkpoint import CONTENT, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
 from shards.recipe import Recipe, submodel_key, submodel_seed
 
@@ -108,7 +109,7 @@ class Reconciler:
         with watch.stage("store"):
             graph_key, stored = self._store_inputs(wanted, contents)
         with watch.stage("train"):
-            entries, reports = self._build(contents, entries)
+            entries, reports = self._build(contents, entries, wanted.previous)
         watch.add_cpu("train", sum(report.cpu_seconds for report in reports))
         with watch.stage("aggregator"):
             aggregator = self._aggregate(wanted, graph_key, entries, state)
@@ -169,16 +170,21 @@ class Reconciler:
         return graph_key, stored
 
     def _build(
-        self, contents: Mapping[int, ShardContent], entries: dict[int, ShardEntry]
+        self,
+        contents: Mapping[int, ShardContent],
+        entries: dict[int, ShardEntry],
+        previous: Generation | None,
     ) -> tuple[dict[int, ShardEntry], list[BuildReport]]:
         """Train the submodels whose keys are missing."""
         entries = dict(entries)
+        shards = previous.shards.values() if previous else ()
+        published = {entry.key: entry.weights_digest for entry in shards}
         jobs = []
         for shard, content in contents.items():
             if content.is_silent:
                 continue
             key = entries[shard].key
-            weights = self._published_weights(key)
+            weights = self._whole_weights(key, published.get(key))
             if weights is not None:
                 entries[shard] = entries[shard]._replace(weights_digest=weights)
                 continue
@@ -202,16 +208,35 @@ class Reconciler:
             )
         return entries, reports
 
-    def _published_weights(self, key: str) -> str | None:
-        """Weights digest of a submodel that is there and whole; a damaged one is destroyed."""
+    def _whole_weights(self, key: str, published: str | None) -> str | None:
+        """Weights digest of a submodel that is there and whole; a damaged one is destroyed.
+
+        Args:
+            key: the submodel.
+            published: the digest that the current generation names for it, if it does.
+        """
         if not self.store.has(SUBMODEL, key):
             return None
         try:
-            return str(self.store.get(SUBMODEL, key).meta["weights_digest"])
+            found = tensors_digest(load_weights(self.store, key))
+            if published not in (None, found):
+                raise CorruptArtefactError(f"{SUBMODEL}/{key}", "differs from what was published")
         except CorruptArtefactError as error:
-            logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": key})
-            self.store.delete(SUBMODEL, key)
+            self._drop(SUBMODEL, key, error)
             return None
+        return str(found)
+
+    def drop_damaged(self, generation: Generation) -> None:
+        """Destroy artefacts that are not what was stored, so that they are made again."""
+        for kind, key in generation.artefacts:
+            try:
+                self.store.get(kind, key)
+            except CorruptArtefactError as error:
+                self._drop(kind, key, error)
+
+    def _drop(self, kind: str, key: str, error: CorruptArtefactError) -> None:
+        logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": key})
+        self.store.delete(kind, key)
 
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)

@@ -13,11 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.digest import NodeId
-from cluster.errors import ConfigError, GraphError, HomeError, StalePlanError, UnknownIdError
+from cluster.errors import (
+    ConfigError,
+    CorruptArtefactError,
+    GraphError,
+    HomeError,
+    StalePlanError,
+    UnknownIdError,
+)
 from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Change, Graph
 from cluster.home import load_graph, load_partition
 from cluster.partition import Partition
-from cluster.partitioners import make_partition
+from cluster.partitioners import find_partitioner, make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
@@ -103,6 +110,7 @@ class System:
         """
         settings = load_config(config)
         _check(settings, partition)
+        _require_labels(graph, settings)
         path = _home_path(home, settings)
         path.mkdir(parents=True, exist_ok=True)
         system = cls(path, settings, pool, progress or _silent)
@@ -143,9 +151,10 @@ class System:
         system = cls(path, load_config(config_file), pool, progress or _silent)
         try:
             system._load()
+            system._sweep()
+            system._finish_pending()
             if graph is not None:
                 system._require_same(graph)
-            system._resume()
         except BaseException:
             system.close()
             raise
@@ -157,15 +166,10 @@ class System:
                 f"{self.home} holds a fitted system; use System.open({str(self.home)!r}), "
                 "or fit into another home"
             )
-        if not len(np.flatnonzero(graph.y[graph.roles(self.config.roles) == TRAIN] != UNLABELLED)):
-            raise GraphError(
-                "no training node has a label, so every shard would be silent; "
-                "check the label column and roles.train"
-            )
         home_id = self._ledger.setting("home_id")
         self._store.initialise(home_id)
         graph = without_erased(self._ledger, graph)
-        self._claim(graph)
+        source = self._require_unclaimed(graph)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
         watch = Stopwatch()
         with watch.stage("partition"):
@@ -173,13 +177,14 @@ class System:
                 graph, self.config.partition, self.config.roles, self._stage("partitioning")
             )
         self._graph, self._partition = graph, _fit_partition(graph, made, self.config)
+        self._ledger.set_settings({"source_graph": source})
         (self.home / "config.yaml").write_text(_dump(self.config))
         outcome = self._reconciler().reconcile(Wanted(graph, self._partition, 0), None)
         self._adopt(outcome)
         self.fit_breakdown = watch.to_json() | outcome.stopwatch.to_json()
         self._reconciler().purge(self._generation)
 
-    def _claim(self, graph: Graph) -> None:
+    def _require_unclaimed(self, graph: Graph) -> str:
         """A home is for one graph: an interrupted fit goes on only with the same one."""
         key, claimed = str(graph_digest(graph)), self._ledger.setting("source_graph")
         if claimed and claimed != key:
@@ -187,7 +192,7 @@ class System:
                 f"{self.home} was begun with another graph; fit into another home, or give the "
                 "same graph again to go on"
             )
-        self._ledger.set_settings({"source_graph": key})
+        return key
 
     def _load(self) -> None:
         """Read the published generation."""
@@ -203,7 +208,11 @@ class System:
         self._graph = load_graph(self._store, self._generation.graph_key)
         self._partition = load_partition(self._store, self._generation.partition_key)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
-        self._aggregator = self._load_aggregator(body["aggregator"])
+        try:
+            self._aggregator = self._load_aggregator(body["aggregator"])
+        except CorruptArtefactError as error:
+            logger.warning("%s", error, extra={"event": "artefact_corrupt"})
+            self.rebuild()
 
     def _load_aggregator(self, meta: Mapping[str, Any]) -> AggregatorState:
         stored = [item for item in self._generation.artefacts if item[0] == AGGREGATOR]
@@ -220,26 +229,32 @@ class System:
                 "has other records; open the home without graph=, or fit into another home"
             )
 
-    def _resume(self) -> None:
-        """Finish what was accepted before an interruption, and sweep what was left behind."""
-        self._sweep()
+    def _finish_pending(self) -> None:
+        """Finish what was accepted and interrupted, whether it is published yet or not."""
         pending = self._ledger.pending()
         todo = [request for request in pending if request.epoch > self._generation.epoch]
+        before, graph, trained = self._graph, self._graph, set(self._generation.submodels.values())
+        records: dict[str, dict[str, int]] = {}
+        for request in todo:
+            change, _ = present_part(graph, Erasure.from_json(request.payload))
+            records[request.request_id] = _count(graph, change)
+            graph = graph.apply(change)
         if todo:
-            before, graph = self._graph, self._graph
-            for request in todo:
-                change, _ = present_part(graph, Erasure.from_json(request.payload))
-                graph = graph.apply(change)
             self._move_to(graph, todo[-1].epoch, readers=None, change=None, before=before)
-        if pending:
-            self._finish(
-                {
-                    request.request_id: Receipt(
-                        request.request_id, request.epoch, self._generation.number, (), 0.0, {}
-                    )
-                    for request in pending
-                }
+        new = tuple(s for s, key in self._generation.submodels.items() if key not in trained)
+        receipts = {
+            request.request_id: Receipt(
+                request.request_id,
+                request.epoch,
+                self._generation.number,
+                new if request.request_id in records else (),
+                0.0,
+                records.get(request.request_id, {}),
             )
+            for request in pending
+        }
+        if receipts:
+            self._finish(receipts)
 
     def _sweep(self) -> None:
         """Destroy files that the ledger does not know; under the lock, in a marked home only."""
@@ -423,7 +438,7 @@ class System:
         costs = self._generation.costs
         return Plan(
             Erasure(change.nodes, change.edges, dict(change.features), change.labels),
-            self._ledger.epoch(),
+            self._generation.epoch,
             shards,
             _count(self._graph, change),
             sum(costs.get(shard, 0.0) for shard in shards),
@@ -440,12 +455,14 @@ class System:
     ) -> Receipt:
         """Forget records: accept durably, retrain the readers, publish, purge.
 
-        Asking again for what was erased before returns the receipt of then.
+        Asking again for what was erased before returns the receipt of then. A request that failed
+        half way is finished first.
 
         Raises:
             StalePlanError: the plan was made for an earlier graph epoch.
             UnknownIdError: as in :meth:`plan`.
         """
+        self._finish_pending()
         plan = erasure if isinstance(erasure, Plan) else self.plan(erasure, unknown=unknown)
         if plan.epoch != self._ledger.epoch():
             raise StalePlanError(plan.epoch, self._ledger.epoch())
@@ -493,7 +510,11 @@ class System:
         partition = self._partition.restrict(graph)
         if partition.guarantee == "rederived":
             partition = make_partition(
-                graph, self.config.partition, self.config.roles, self._stage("partitioning")
+                graph,
+                self.config.partition,
+                self.config.roles,
+                self._stage("partitioning"),
+                allow_empty=True,
             )
             readers = None
         wanted = Wanted(graph, partition, epoch, readers, self._generation, before, change)
@@ -513,6 +534,7 @@ class System:
         wanted = Wanted(
             self._graph, self._partition, self._generation.epoch, None, self._generation
         )
+        self._reconciler().drop_damaged(self._generation)
         outcome = self._reconciler().reconcile(wanted, None)
         self._adopt(outcome)
         self._reconciler().purge(self._generation)
@@ -603,6 +625,7 @@ def _check(config: Config, partition: Partition | None) -> None:
     """Cross-field needs, before anything starts."""
     check_submodel(config.shards)
     find_aggregator(config.aggregator.kind)
+    find_partitioner(config.partition.method)
     if partition is None:
         return
     wanted = (config.partition.num_shards, config.partition.effective_guarantee)
@@ -611,6 +634,14 @@ def _check(config: Config, partition: Partition | None) -> None:
         raise ConfigError(
             f"the given partition has (num_shards, guarantee) = {given}, the configuration says "
             f"{wanted}; make them agree"
+        )
+
+
+def _require_labels(graph: Graph, config: Config) -> None:
+    if not (graph.y[graph.roles(config.roles) == TRAIN] != UNLABELLED).any():
+        raise GraphError(
+            "no training node has a label, so every shard would be silent; "
+            "check the label column and roles.train"
         )
 
 

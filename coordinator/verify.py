@@ -17,9 +17,9 @@ from coordinator.pools.inline import FreshPool
 from coordinator.results import Check, Report
 from coordinator.tombstones import without_erased
 from shards.actor import ReplayJob
-from shards.checkpoint import SUBMODEL, load_weights
+from shards.checkpoint import load_weights
 from shards.content import build_content
-from shards.recipe import choose_profile, submodel_key, submodel_seed
+from shards.recipe import Recipe, choose_profile, submodel_key, submodel_seed
 
 if TYPE_CHECKING:
     from coordinator.system import System
@@ -165,12 +165,11 @@ def _aggregator(system: System, pool: FreshPool) -> str:
 
 def environment_changed(system: System) -> list[int]:
     """Shards whose published submodel has another recipe than this environment gives."""
-    present = choose_profile(system.config.shards)
-    if present != system.recipe.profile:
-        return list(system.generation.submodels)
-    submodels = system.generation.submodels
-    for key in list(submodels.values())[:1]:  # one recipe a generation, so one speaks for all
-        meta = system._store.get(SUBMODEL, key).meta
-        if meta["recipe"] != system.recipe.key:
-            return list(submodels)
-    return []
+    recipe = Recipe(system.config.shards, choose_profile(system.config.shards))
+    changed = []
+    for shard, key in system.generation.submodels.items():
+        content_digest = system.generation.shards[shard].content_digest
+        seed = submodel_seed(system.config.seed, system.partition.names[shard])
+        if key != submodel_key(content_digest, recipe, seed):
+            changed.append(shard)
+    return changed

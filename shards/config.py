@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,7 @@ class ShardsConfig(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     dropout: float = Field(default=0.5, ge=0, lt=1, description="rounded to a multiple of 1/256")
     device: Literal["cpu", "cuda"] = "cpu"
-    per_actor: int | Literal["auto"] = Field(
+    per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="shards hosted by one actor; auto packs by cores or GPUs"
     )
 

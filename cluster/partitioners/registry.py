@@ -44,9 +44,22 @@ def find_partitioner(name: str) -> Partitioner:
 
 
 def make_partition(
-    graph: Graph, config: PartitionConfig, roles: RolesConfig, progress: Progress | None = None
+    graph: Graph,
+    config: PartitionConfig,
+    roles: RolesConfig,
+    progress: Progress | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> Partition:
     """Partition the training nodes of ``graph``.
+
+    Args:
+        graph: the graph.
+        config: how it is cut.
+        roles: who is a training node.
+        progress: called with (done, total) rounds.
+        allow_empty: whether fewer training nodes than shards get a shard each, and the other
+            shards are empty; so it is after erasures.
 
     Raises:
         CapacityError: more shards than training nodes, or too little capacity for them.
@@ -54,7 +67,8 @@ def make_partition(
     """
     find_partitioner(config.method)
     num_train = int(np.count_nonzero(graph.roles(roles) == TRAIN))
-    if config.num_shards > num_train:
+    too_few = num_train < config.num_shards
+    if too_few and not allow_empty:
         raise CapacityError(
             f"partition.num_shards is {config.num_shards} but the graph has {num_train} training "
             "nodes; use fewer shards or a larger roles.train"
@@ -65,7 +79,8 @@ def make_partition(
             f"partition.capacity {problem.capacity} x {config.num_shards} shards cannot hold "
             f"{num_train} training nodes; raise capacity or num_shards"
         )
-    shards = find_partitioner(config.method)(problem)
+    partitioner = find_partitioner(config.method)
+    shards = np.arange(num_train) if too_few else partitioner(problem)
     if len(shards) and (shards.min() < 0 or shards.max() >= config.num_shards):
         raise GraphError(f"partitioner {config.method!r} gave a shard outside 0..k-1")
     info = {"method": config.method, "seed": config.seed}

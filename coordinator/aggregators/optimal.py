@@ -9,12 +9,14 @@ only the blocks whose rows it reaches.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.digest import Digest, derive_seed, digest
+from cluster.errors import CorruptArtefactError
 from cluster.graph import TRAIN, UNLABELLED, Graph
 from cluster.store import Blob
 from coordinator.aggregators.base import (
@@ -31,6 +33,8 @@ from coordinator.config import Config
 from shards.actor import BlocksJob
 from shards.blocks import ball, block_key
 from shards.submodels.registry import receptive_field
+
+logger = logging.getLogger(__name__)
 
 NUM_BUCKETS = 64
 BLOCK_ROWS = 256
@@ -81,12 +85,9 @@ class Optimal(Aggregator):
         packs, blocks = compute_blocks(context, fit_rows, balls)
         y = context.graph.y[fit_rows.rows]
         key = optimal_key(context, balls, y)
-        shards = sorted(context.submodels)
-        posteriors = np.stack([blocks[context.submodels[shard]] for shard in shards])
-        (weights,) = context.pool.map(
-            "call", [("coordinator.aggregators.optimal:fit_mixture", (posteriors, y))]
-        )
-        meta = {"balls": dict(balls), "packs": packs}
+        weights = _fit_weights(context, blocks, y)
+        members = member_digests(context.graph, fit_rows)
+        meta = {"balls": dict(balls), "members": members, "packs": packs}
         context.write(AGGREGATOR, key, Blob({"weights": weights}, meta))
         artefacts = ((AGGREGATOR, str(key)), *((PACK, pack) for pack in packs.values()))
         return AggregatorState(key, {"weights": weights}, meta, artefacts)
@@ -99,14 +100,37 @@ class Optimal(Aggregator):
         return weighted_sum(posteriors, weights)
 
 
+def _fit_weights(context: FitContext, blocks: Mapping[str, Array], y: Array) -> Array:
+    """``[s]`` mixture weights, fitted under the workers' numerics."""
+    if not context.submodels:
+        return np.empty(0)
+    shards = sorted(context.submodels)
+    posteriors = np.stack([blocks[context.submodels[shard]] for shard in shards])
+    job = ("coordinator.aggregators.optimal:fit_mixture", (posteriors, y))
+    weights: Array = context.pool.map("call", [job])[0]
+    return weights
+
+
+def member_digests(graph: Graph, fit_rows: FitRows) -> dict[str, Digest]:
+    """Digest of the ids in every bucket: a fit row that goes disturbs none of those that stay."""
+    return {
+        name: digest("fit-rows", graph.schema.id_type, graph.ids[rows])
+        for name, rows in fit_rows.buckets.items()
+    }
+
+
 def ball_digests(context: FitContext, fit_rows: FitRows) -> dict[str, Digest]:
     """Digest of every bucket's ball; carried over where the change did not reach."""
     hops = receptive_field(context.recipe.config)
-    known = context.previous.meta["balls"] if context.previous and context.moved else {}
     moved = context.moved(hops) if context.moved else None
+    known, members = {}, {}
+    if context.previous is not None and moved is not None:
+        known = context.previous.meta["balls"]
+        now, then = member_digests(context.graph, fit_rows), context.previous.meta["members"]
+        members = {name for name in now if now[name] == then.get(name)}
     digests = {}
     for name, rows in fit_rows.buckets.items():
-        if moved is not None and name in known and not moved[rows].any():
+        if moved is not None and name in members and not moved[rows].any():
             digests[name] = Digest(known[name])
         else:
             digests[name] = ball(context.graph, rows, hops).digest
@@ -168,7 +192,10 @@ def _stored_blocks(context: FitContext) -> dict[str, Array]:
     held: dict[str, Array] = {}
     for key, pack in context.previous.meta["packs"].items():
         if key in set(context.submodels.values()):
-            held |= context.store.get(PACK, pack).tensors
+            try:
+                held |= context.store.get(PACK, pack).tensors
+            except CorruptArtefactError as error:  # its blocks are computed again
+                logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": pack})
     return held
 
 

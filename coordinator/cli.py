@@ -1,0 +1,356 @@
+"""The ``unweave`` command. Imports torch and Ray only inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.errors import ConfigError, UnweaveError
+
+if TYPE_CHECKING:
+    from cluster.schema import Schema
+    from coordinator.erasure import Erasure
+    from coordinator.reconcile import Progress
+    from coordinator.system import System
+
+app = typer.Typer(
+    name="unweave",
+    help="Train graph neural networks on a sharded graph, and forget records exactly.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Home = Annotated[Path, typer.Option("--home", help="Folder of the system.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
+PoolName = Annotated[str, typer.Option("--pool", help="ray, or inline for one child process.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="section.field=value, may be repeated.")
+]
+Data = Annotated[str, typer.Option("--data", help="A named data set or a folder.")]
+Nodes = Annotated[list[str] | None, typer.Option("--node", help="Node id, may be repeated.")]
+Edges = Annotated[list[str] | None, typer.Option("--edge", help="Edge as U,V, may be repeated.")]
+Features = Annotated[
+    list[str] | None,
+    typer.Option("--feature", help="ID=COLUMN[,COLUMN...] or ID for all columns, may be repeated."),
+]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="Node id, may be repeated.")]
+Unknown = Annotated[str, typer.Option("--unknown", help="raise, or report to skip and list them.")]
+
+
+@app.command()
+def demo(
+    data: Data = "cora",
+    config: Annotated[str, typer.Option("--config", help="File or preset.")] = "cora",
+    home: Annotated[Path | None, typer.Option("--home", help="Default: runs/demo-N.")] = None,
+    pool: PoolName = "ray",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train 20 shards on Cora, forget one record of each kind, verify by replay."""
+    from cluster.readers.catalog import load_dataset
+    from coordinator.config import load_config, parse_overrides
+    from coordinator.demo import run_demo
+
+    resolved = load_config(config, parse_overrides(settings or []))
+    with progress_bars() as progress:
+        result = run_demo(data, load_dataset(data), resolved, home, pool, progress)
+    if not as_json:
+        from coordinator.screens import show_demo
+
+        show_demo(result)
+    emit(result)
+
+
+@app.command()
+def train(
+    data: Data,
+    home: Home,
+    config: Annotated[str | None, typer.Option("--config", help="File or preset.")] = None,
+    pool: PoolName = "ray",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Partition a graph, train every shard, fit the aggregator, publish."""
+    from cluster.readers.catalog import load_dataset
+    from coordinator.config import load_config, parse_overrides
+    from coordinator.system import System
+
+    resolved = load_config(config, parse_overrides(settings or []))
+    with (
+        progress_bars() as progress,
+        System.fit(load_dataset(data), resolved, home, pool=pool, progress=progress) as system,
+    ):
+        accuracy = {role: round(system.accuracy(role), 4) for role in ("val", "test")}
+        status_now = system.status() | {"accuracy": accuracy}
+    if as_json:
+        emit(status_now)
+    else:
+        from coordinator.screens import show_status
+
+        show_status(status_now)
+
+
+@app.command()
+def predict(
+    ids: Annotated[list[str], typer.Argument(help="Node ids.")],
+    home: Home,
+    pool: PoolName = "ray",
+    as_json: Json = False,
+) -> None:
+    """Predict nodes of the current graph."""
+    with open_system(home, pool) as system:
+        answers = system.predict(parse_ids(ids, system.graph.schema))
+    if as_json:
+        rows = [
+            {"id": str(i), "label": label, "proba": [round(p, 6) for p in proba]}
+            for i, label, proba in zip(
+                answers.ids, answers.labels.tolist(), answers.proba.tolist(), strict=True
+            )
+        ]
+        emit({"generation": answers.generation, "results": rows})
+    else:
+        from coordinator.screens import show_predictions
+
+        show_predictions(answers)
+
+
+@app.command()
+def plan(
+    home: Home,
+    node: Nodes = None,
+    edge: Edges = None,
+    feature: Features = None,
+    label: Labels = None,
+    unknown: Unknown = "raise",
+    as_json: Json = False,
+) -> None:
+    """Say what an erasure would do; changes nothing."""
+    with open_system(home, "inline") as system:
+        erasure = parse_erasure(system.graph.schema, node, edge, feature, label)
+        made = system.plan(erasure, unknown=check_unknown(unknown))
+    if as_json:
+        emit(made.to_json())
+    else:
+        typer.echo(str(made))
+
+
+@app.command()
+def erase(
+    home: Home,
+    node: Nodes = None,
+    edge: Edges = None,
+    feature: Features = None,
+    label: Labels = None,
+    unknown: Unknown = "raise",
+    pool: PoolName = "ray",
+    as_json: Json = False,
+) -> None:
+    """Forget records: retrain the shards that read them, publish, purge."""
+    with open_system(home, pool) as system:
+        erasure = parse_erasure(system.graph.schema, node, edge, feature, label)
+        receipt = system.erase(erasure, unknown=check_unknown(unknown))
+    if as_json:
+        emit(receipt.to_json())
+    else:
+        from coordinator.screens import show_receipt
+
+        show_receipt(receipt)
+
+
+@app.command()
+def verify(
+    home: Home,
+    replay: Annotated[
+        str | None, typer.Option("--replay", help="all, or shard numbers as 0,3,7.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild what is damaged.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Re-derive every key from what is stored; replay shards in a fresh process."""
+    shards = replay if replay is None or replay == "all" else parse_shards(replay)
+    with open_system(home, "inline") as system:
+        report = system.verify(shards, repair=repair)  # type: ignore[arg-type]
+    if as_json:
+        emit(report.to_json())
+    else:
+        from coordinator.screens import show_report
+
+        show_report(report)
+    if not report.ok:
+        raise typer.Exit(7)
+
+
+@app.command()
+def status(home: Home, as_json: Json = False) -> None:
+    """Show what is published: generation, shards, requests."""
+    with open_system(home, "inline") as system:
+        found = system.status()
+    if as_json:
+        emit(found)
+    else:
+        from coordinator.screens import show_status
+
+        show_status(found)
+
+
+@app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A named data set or a folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the named data sets, or load one and say what is in it."""
+    from cluster.readers.catalog import DATASETS, load_dataset
+
+    if name is None:
+        found: dict[str, Any] = {"datasets": sorted(DATASETS)}
+    else:
+        graph = load_dataset(name)
+        schema = graph.schema
+        found = {
+            "dataset": name,
+            "nodes": graph.num_nodes,
+            "edges": graph.num_edges,
+            "directed": schema.directed,
+            "features": schema.num_features,
+            "layout": schema.layout,
+            "classes": list(schema.classes),
+            "labelled": int((graph.y >= 0).sum()),
+        }
+    if as_json:
+        emit(found)
+    else:
+        for key, value in found.items():
+            typer.echo(f"{key:>10}  {value}")
+
+
+# ---- reading what was typed
+
+
+def parse_ids(texts: list[str], schema: Schema) -> list[Any]:
+    """Typed ids from the command line.
+
+    Raises:
+        ConfigError: a text is not an id of the graph's type.
+    """
+    make: Any = {"int": int, "str": str, "uuid": uuid.UUID}[schema.id_type]
+    try:
+        return [make(text) for text in texts]
+    except ValueError as error:
+        raise ConfigError(f"ids of this graph are {schema.id_type}: {error}") from None
+
+
+def parse_erasure(
+    schema: Schema,
+    nodes: list[str] | None,
+    edges: list[str] | None,
+    features: list[str] | None,
+    labels: list[str] | None,
+) -> Erasure:
+    """An erasure from the command line's options.
+
+    Raises:
+        ConfigError: nothing is asked, or an option cannot be read.
+    """
+    from coordinator.erasure import Erasure
+
+    pairs = [text.split(",") for text in edges or []]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ConfigError(f"--edge {','.join(pair)!r} is not U,V")
+    cells = [text.partition("=") for text in features or []]
+    erasure = Erasure(
+        parse_ids(nodes or [], schema),
+        [tuple(parse_ids(pair, schema)) for pair in pairs],
+        {
+            parse_ids([node_id], schema)[0]: columns.split(",") if sign else None
+            for node_id, sign, columns in cells
+        },
+        parse_ids(labels or [], schema),
+    )
+    if erasure.is_empty:
+        raise ConfigError("nothing to forget; give --node, --edge, --feature or --label")
+    return erasure
+
+
+def parse_shards(text: str) -> list[int]:
+    """Shard numbers from ``0,3,7``.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--replay {text!r} is neither 'all' nor shard numbers as 0,3,7"
+        ) from None
+
+
+def check_unknown(text: str) -> Any:
+    """``raise`` or ``report``.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    if text not in ("raise", "report"):
+        raise ConfigError(f"--unknown is {text!r}; choose raise or report")
+    return text
+
+
+# ---- around a command
+
+
+@contextmanager
+def open_system(home: Path, pool: str) -> Iterator[System]:
+    """Open a home with progress on the terminal."""
+    from coordinator.system import System
+
+    with progress_bars() as progress, System.open(home, pool=pool, progress=progress) as system:
+        yield system
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress bars on stderr, one a stage; nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks or bars.tasks[tasks[stage]].finished:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def emit(value: dict[str, Any]) -> None:
+    """Print one JSON object as the last line of stdout."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors a user can act on become one message and an exit code."""
+    try:
+        app()
+    except UnweaveError as error:
+        typer.secho(f"error {error.code}  {error}", err=True, fg="red")
+        if "--json" in sys.argv:
+            problem = {"code": error.code, "type": type(error).__name__, "message": str(error)}
+            emit({"error": problem})
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

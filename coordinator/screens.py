@@ -1,0 +1,105 @@
+"""What the command line shows a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from coordinator.results import Predictions, Receipt, Report
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def show_demo(result: Mapping[str, Any]) -> None:
+    """The main job's result as tables."""
+    console = Console()
+    part = result["partition"]
+    console.print(
+        f"\n{result['dataset']}: {result['nodes']} nodes, {result['edges']} edges, "
+        f"{result['shards']} shards by {part['method']} "
+        f"(cut {part['cut']:.1%}, largest shard {part['balance']:.2f} x mean)\n"
+    )
+    accuracy = _table("test accuracy", "", title=None)
+    names = {
+        "unsharded": "one model on the whole graph",
+        "ensemble": f"shards, {result['aggregator']}",
+        "mean": "shards, mean",
+        "majority": "shards, majority",
+    }
+    for key, name in names.items():
+        accuracy.add_row(name, f"{result['accuracy'][key]:.3f}")
+    console.print(accuracy)
+    erasures = _table("\nforgotten", "shards retrained", "seconds", "of a fit from scratch")
+    for row in result["erasures"]:
+        share = row["seconds"] / result["from_scratch_seconds"]
+        shards = str(row["shards_retrained"])
+        erasures.add_row(row["kind"], shards, f"{row['seconds']:.3f}", f"{share:.1%}")
+    erasures.add_row("(fit from scratch)", "all", f"{result['from_scratch_seconds']:.3f}", "100 %")
+    console.print(erasures)
+    verified = result["verify"]
+    word = "verified" if verified["ok"] else "NOT VERIFIED"
+    same = "the same keys" if verified["same_as_scratch"] else "OTHER KEYS"
+    console.print(
+        f"\n{word}: {verified['replayed']} shards replayed in a fresh process, bit for bit; "
+        f"a fit from scratch on the remaining data gives {same}\nhome: {result['home']}\n"
+    )
+
+
+def show_status(found: Mapping[str, Any]) -> None:
+    """A system's summary and its shards."""
+    console = Console()
+    console.print(
+        f"generation {found['generation']}, graph epoch {found['epoch']}, {found['nodes']} nodes, "
+        f"{found['edges']} edges, guarantee {found['guarantee']}, requests {found['requests']}"
+    )
+    if "accuracy" in found:
+        console.print(f"accuracy {found['accuracy']}")
+    table = _table("shard", "nodes", "training s", "submodel key")
+    for row in found["shards"]:
+        seconds = "-" if row["training_s"] is None else f"{row['training_s']:.3f}"
+        key = "silent" if row["silent"] else row["key"][:16]
+        table.add_row(str(row["shard"]), str(row["nodes"]), seconds, key)
+    console.print(table)
+
+
+def show_predictions(answers: Predictions) -> None:
+    """One row a node."""
+    table = _table("id", "label", "probability")
+    for node_id, label, proba in zip(answers.ids, answers.labels, answers.proba, strict=True):
+        table.add_row(str(node_id), str(label), f"{proba.max():.3f}")
+    Console().print(table)
+
+
+def show_receipt(receipt: Receipt) -> None:
+    """What was forgotten, and where the time went."""
+    console = Console()
+    removed = ", ".join(f"{n} {kind}" for kind, n in receipt.records.items() if n) or "nothing new"
+    console.print(
+        f"request {receipt.request_id or '(none)'}: forgot {removed}; retrained shards "
+        f"{list(receipt.shards_retrained)} in {receipt.seconds:.3f} s; generation "
+        f"{receipt.generation} is published"
+    )
+    if receipt.unknown:
+        console.print(f"{receipt.unknown} records are not in the graph and were skipped")
+    table = _table("stage", "seconds", "CPU seconds")
+    for stage, spent in receipt.breakdown.items():
+        table.add_row(stage, f"{spent['seconds']:.3f}", f"{spent['cpu_seconds']:.3f}")
+    console.print(table)
+
+
+def show_report(report: Report) -> None:
+    """One row a check."""
+    table = _table("check", "result", "detail")
+    for check in report.checks:
+        table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail)
+    console = Console()
+    console.print(table)
+    console.print(f"{len(report.replayed)} shards replayed")

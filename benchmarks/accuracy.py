@@ -67,7 +67,7 @@ def table(found: dict[str, list[float]], seeds: int) -> str:
     return (
         markdown(rows)
         + f"\nOne model on the whole training graph: {mean_sd(unsharded)} (test accuracy in %, "
-        + f"mean ± sd over {seeds} seeds). Paired difference to louvain/gate: {mean_sd(gap)} points.\n"
+        + f"mean ± sd over {seeds} seeds). Paired difference to louvain/gate: {mean_sd(gap)}.\n"
     )
 
 

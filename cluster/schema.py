@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from cluster.digest import Digest, digest
@@ -60,18 +61,20 @@ class Schema:
         """C, the number of declared classes."""
         return len(self.classes)
 
+    @cached_property
     def digest(self) -> Digest:
         """Digest of every declared field."""
-        return digest("schema", asdict(self))
+        return digest("schema", self.to_json())
 
+    @cached_property
     def training_digest(self) -> Digest:
         """Digest of the fields that a shard's training depends on."""
-        fields = (self.features, self.classes, self.directed, self.layout, self.edge_weight)
-        return digest("training-schema", fields)
+        declared = (self.features, self.classes, self.directed, self.layout, self.edge_weight)
+        return digest("training-schema", declared)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON form."""
-        return asdict(self)
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:

@@ -27,7 +27,7 @@ INTERNAL = "node_ids"  # stored beside the records, never digested
 
 def graph_digest(graph: Graph) -> Digest:
     """Key of the graph: schema and surviving records, nothing of their history."""
-    return digest("graph", graph.schema.digest(), segment_digests(graph))
+    return digest("graph", graph.schema.digest, segment_digests(graph))
 
 
 def segment_digests(graph: Graph) -> list[Digest]:

@@ -257,14 +257,14 @@ class Reconciler:
         context = FitContext(
             wanted.graph,
             graph_key,
-            str(wanted.partition.key),
+            wanted.partition,
             submodels,
             self.config,
             self.recipe,
             self.pool,
             self.store,
             str(self.store.home),
-            lambda kind, key, blob: self.write_all({(kind, key): blob}),
+            self.write_all,
             state,
             moved,
         )

@@ -145,14 +145,14 @@ def _aggregator(system: System, pool: FreshPool) -> str:
     context = FitContext(
         graph,
         system.generation.graph_key,
-        str(partition.key),
+        partition,
         system.generation.submodels,
         system.config,
         system.recipe,
         pool,
         system._store,
         str(system.home),
-        lambda kind, key, blob: None,
+        lambda blobs: None,
         None,
         None,
     )

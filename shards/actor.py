@@ -17,13 +17,15 @@ import numpy.typing as npt
 
 from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
-from cluster.home import load_graph, load_partition
+from cluster.home import SegmentCache, load_graph, load_partition
 from cluster.store import LocalStore
 from shards.blocks import Ball, ball
 from shards.checkpoint import CONTENT, load_weights, submodel_blob
 from shards.content import ShardContent, build_content
 from shards.recipe import Recipe, require_profile, submodel_key
 from shards.submodels.inputs import ModelInput, inference_input
+from shards.submodels.layers import Submodel
+from shards.submodels.registry import restore_submodel
 from shards.training import posteriors, train
 
 Array = npt.NDArray[Any]
@@ -107,11 +109,16 @@ class ShardActor:
     """Hosts shards: trains, replays and evaluates their submodels."""
 
     def __init__(self) -> None:
-        self._graphs: dict[tuple[str, str], tuple[Graph, ModelInput]] = {}
+        self._graphs: dict[str, tuple[str, Graph]] = {}  # home -> key and graph
+        self._segments: dict[str, SegmentCache] = {}
 
     def ping(self, job: None = None) -> bool:
         """Answer once the process is up and torch is imported."""
         return True
+
+    def cpu_seconds(self, job: None = None) -> float:
+        """CPU seconds this process has spent so far."""
+        return time.process_time()
 
     def build(self, job: BuildJob) -> BuildReport:
         """Train one shard and stage its checkpoint under the key the coordinator asked for."""
@@ -134,7 +141,7 @@ class ShardActor:
 
     def replay(self, job: ReplayJob) -> ReplayReport:
         """Rebuild a content from the graph (never from the stored content) and train it."""
-        graph, _ = self._load(job.home, job.graph_key, job.recipe)
+        graph = self._load(job.home, job.graph_key)
         partition = load_partition(LocalStore(job.home), job.partition_key)
         content = build_content(graph, partition.owners(graph), job.shard)
         key = submodel_key(content.digest, job.recipe, job.seed)
@@ -144,29 +151,30 @@ class ShardActor:
     def evaluate(self, job: EvaluateJob) -> Array:
         """``[s, N, C]`` float32 posteriors of the submodels on the full current graph."""
         require_profile(job.recipe.profile)
-        graph, inputs = self._load(job.home, job.graph_key, job.recipe)
+        graph = self._load(job.home, job.graph_key)
+        inputs = inference_input(graph, job.recipe.config.device)
         store = LocalStore(job.home)
         out = np.empty((len(job.submodel_keys), graph.num_nodes, graph.schema.num_classes), "f4")
         for i, key in enumerate(job.submodel_keys):
-            out[i] = posteriors(load_weights(store, key), job.recipe, graph.schema, inputs)
+            out[i] = posteriors(_restore(store, key, job.recipe, graph), inputs)
         return out
 
     def blocks(self, job: BlocksJob) -> list[dict[int, Array]]:
         """Per submodel: position in ``buckets`` -> ``[t, C]`` float32 posteriors of its rows."""
         require_profile(job.recipe.profile)
-        graph, _ = self._load(job.home, job.graph_key, job.recipe)
+        graph = self._load(job.home, job.graph_key)
         balls: dict[int, tuple[Ball, ModelInput]] = {}
         answers = []
         store = LocalStore(job.home)
         for key, positions in zip(job.submodel_keys, job.wanted, strict=True):
-            weights = load_weights(store, key) if positions else {}
+            model = _restore(store, key, job.recipe, graph)
             answer = {}
             for at in positions:
                 if at not in balls:
                     around = ball(graph, job.buckets[at], job.hops)
                     balls[at] = around, around.inputs(job.recipe.config.device)
                 around, inputs = balls[at]
-                answer[at] = posteriors(weights, job.recipe, graph.schema, inputs)[around.targets]
+                answer[at] = posteriors(model, inputs)[around.targets]
             answers.append(answer)
         return answers
 
@@ -177,10 +185,15 @@ class ShardActor:
         target: Callable[..., Any] = getattr(import_module(module), function)
         return target(*arguments)
 
-    def _load(self, home: str, graph_key: str, recipe: Recipe) -> tuple[Graph, ModelInput]:
-        """The graph and its input; only the latest of a home is kept, so erased rows leave."""
-        if (home, graph_key) not in self._graphs:
-            self._graphs = {key: held for key, held in self._graphs.items() if key[0] != home}
-            graph = load_graph(LocalStore(home), graph_key)
-            self._graphs[home, graph_key] = graph, inference_input(graph, recipe.config.device)
-        return self._graphs[home, graph_key]
+    def _load(self, home: str, graph_key: str) -> Graph:
+        """The graph; only the latest of a home is kept, so erased rows leave with the next."""
+        held = self._graphs.get(home)
+        if held is None or held[0] != graph_key:
+            segments = self._segments.setdefault(home, {})
+            held = graph_key, load_graph(LocalStore(home), graph_key, segments)
+            self._graphs[home] = held
+        return held[1]
+
+
+def _restore(store: LocalStore, key: str, recipe: Recipe, graph: Graph) -> Submodel:
+    return restore_submodel(recipe.config, graph.schema, load_weights(store, key))

@@ -55,7 +55,7 @@ class Ball:
         tensors = pack_column("id", self.graph.ids[self.rows], self.graph.schema.id_type)
         tensors |= pack_features(self.graph.x[self.rows])
         arrays = [self.targets, indptr, indices, self.degree]
-        training_schema = self.graph.schema.training_digest()
+        training_schema = self.graph.schema.training_digest
         return digest("ball", training_schema, tensors, arrays, weight)
 
     def inputs(self, device: str) -> ModelInput:

@@ -56,7 +56,7 @@ class ShardContent:
     def digest(self) -> Digest:
         """Digest over everything that training reads."""
         tensors = self._tensors()
-        return digest("content", self.schema.training_digest(), self.schema.id_type, tensors)
+        return digest("content", self.schema.training_digest, self.schema.id_type, tensors)
 
     def _tensors(self) -> dict[str, Array]:
         tensors = pack_column("id", self.ids, self.schema.id_type) | pack_features(self.x)

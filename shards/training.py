@@ -13,10 +13,9 @@ from torch import nn
 
 from cluster.digest import Digest, derive_seed, tensors_digest
 from cluster.graph import UNLABELLED
-from cluster.schema import Schema
 from shards.content import ShardContent
 from shards.recipe import Recipe, require_profile
-from shards.submodels import make_submodel, restore_submodel
+from shards.submodels import make_submodel
 from shards.submodels.inputs import ModelInput, training_input
 from shards.submodels.layers import Dropout, Submodel
 
@@ -97,19 +96,8 @@ def _fit(
 
 
 @torch.no_grad()
-def posteriors(weights: Weights, recipe: Recipe, schema: Schema, inputs: ModelInput) -> Array:
-    """Class probabilities of every row of ``inputs``.
-
-    Args:
-        weights: a submodel's state dict.
-        recipe: the recipe it was trained with.
-        schema: schema of the graph.
-        inputs: the rows to predict, with their neighbourhood.
-
-    Returns:
-        ``[n, C]`` float32.
-    """
-    model = restore_submodel(recipe.config, schema, weights)
+def posteriors(model: Submodel, inputs: ModelInput) -> Array:
+    """Class probabilities of every row of ``inputs``, ``[n, C]`` float32."""
     model.eval()
     result: Array = model(inputs, None).softmax(dim=1).cpu().numpy()
     return result

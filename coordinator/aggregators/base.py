@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from cluster.digest import Digest, digest
 from cluster.graph import Graph
+from cluster.partition import Partition
 from cluster.store import Blob, Store
 from coordinator.config import Config
 from coordinator.pools import Pool
@@ -45,13 +46,13 @@ class FitContext:
 
     Attributes:
         graph: the surviving graph, stored under ``graph_key``.
-        partition_key: key of the partition.
+        partition: who owns which training node.
         submodels: shard number -> submodel key, silent shards left out.
         config: root configuration.
         recipe: recipe of the submodels.
         pool: where posteriors are computed.
         store: the home's store, at ``home``.
-        write: stores a blob (registered in the ledger first).
+        write: stores blobs under (kind, key), registered in the ledger first.
         previous: the aggregator before this change, if there is one.
         moved: ``moved(hops)`` gives ``[N]`` bool, the rows whose answer may have changed when a
             submodel reads ``hops`` steps; None when everything is to be computed.
@@ -59,14 +60,14 @@ class FitContext:
 
     graph: Graph
     graph_key: str
-    partition_key: str
+    partition: Partition
     submodels: Mapping[int, str]
     config: Config
     recipe: Recipe
     pool: Pool
     store: Store
     home: str
-    write: Callable[[str, str, Blob], None]
+    write: Callable[[Mapping[tuple[str, str], Blob]], None]
     previous: AggregatorState | None
     moved: Callable[[int], Array] | None
 
@@ -94,7 +95,7 @@ class Aggregator(ABC):
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit on the declared inputs; without parameters there is only a key."""
         settings = context.config.aggregator.model_dump()
-        return AggregatorState(digest("aggregator", settings, context.partition_key))
+        return AggregatorState(digest("aggregator", settings, context.partition.key))
 
     @abstractmethod
     def combine(

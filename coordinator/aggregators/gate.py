@@ -3,9 +3,8 @@
 No parameters, so nothing to forget but the adjacency. The weight of shard s at node v is
 ``(1 - mix) / k + mix * q(v, s)``, where q is the chance that a two-step random walk from v (each
 step stays or goes to a neighbour, all alike), among those that end in a training node, ends in one
-of s. Dividing by degree at each step keeps hubs from deciding for everybody: plain path counts
-lose six points of accuracy on dense graphs. A node without training neighbours listens to all
-shards alike.
+of s. Dividing by degree at each step keeps hubs from deciding for everybody, as plain path counts
+would. A node without training neighbours listens to all shards alike.
 """
 
 from __future__ import annotations

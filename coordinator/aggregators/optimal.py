@@ -10,6 +10,7 @@ only the blocks whose rows it reaches.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import numpy as np
 from cluster.digest import Digest, derive_seed, digest
 from cluster.errors import CorruptArtefactError
 from cluster.graph import TRAIN, UNLABELLED, Graph
+from cluster.partition import Partition
 from cluster.store import Blob
 from coordinator.aggregators.base import (
     AGGREGATOR,
@@ -36,8 +38,7 @@ from shards.submodels.registry import receptive_field
 
 logger = logging.getLogger(__name__)
 
-NUM_BUCKETS = 64
-BLOCK_ROWS = 256
+BUCKET_ROWS = 8  # expected; a bucket's rows share a shard, so that their balls overlap
 ITERATIONS = 200
 
 
@@ -46,7 +47,7 @@ class FitRows:
     """Fit rows by bucket.
 
     Attributes:
-        buckets: name -> ascending rows of the graph, at most 256 each.
+        buckets: name -> ascending rows of the graph.
     """
 
     buckets: Mapping[str, Array]
@@ -57,20 +58,21 @@ class FitRows:
         return np.concatenate([*self.buckets.values(), np.empty(0, np.int64)]).astype(np.int64)
 
 
-def choose_fit_rows(graph: Graph, config: Config) -> FitRows:
-    """Labelled training rows under a keyed-hash threshold that was fixed at creation."""
+def choose_fit_rows(graph: Graph, partition: Partition, config: Config) -> FitRows:
+    """Labelled training rows under a keyed-hash threshold that was fixed at creation.
+
+    A bucket holds the rows of one owner and one hash class, so a row's bucket never depends on
+    another row, and the number of classes is fixed by the configuration.
+    """
     nominal = graph.schema.nominal_nodes * config.roles.train
     share = min(1.0, config.aggregator.fit_rows / max(nominal, 1))
     seed = derive_seed(config.seed, "fit-rows")
     chosen = graph.hash("fit-row", seed) / 2.0**64 < share
     rows = np.flatnonzero(chosen & (graph.roles(config.roles) == TRAIN) & (graph.y != UNLABELLED))
-    bucket = (graph.hash("bucket", seed)[rows] % np.uint64(NUM_BUCKETS)).astype(np.int64)
-    buckets = {}
-    for number in range(NUM_BUCKETS):
-        inside = rows[bucket == number]
-        for part, start in enumerate(range(0, len(inside), BLOCK_ROWS)):
-            buckets[f"{number}.{part}"] = inside[start : start + BLOCK_ROWS]
-    return FitRows(buckets)
+    classes = math.ceil(config.aggregator.fit_rows / (BUCKET_ROWS * partition.num_shards))
+    hashed = (graph.hash("bucket", seed)[rows] % np.uint64(classes)).astype(np.int64)
+    bucket = partition.owners(graph)[rows] * classes + hashed
+    return FitRows({str(number): rows[bucket == number] for number in np.unique(bucket).tolist()})
 
 
 class Optimal(Aggregator):
@@ -80,15 +82,15 @@ class Optimal(Aggregator):
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Recompute the moved blocks, keep the others, refit the weights."""
-        fit_rows = choose_fit_rows(context.graph, context.config)
+        fit_rows = choose_fit_rows(context.graph, context.partition, context.config)
         balls = ball_digests(context, fit_rows)
-        packs, blocks = compute_blocks(context, fit_rows, balls)
+        packs, blobs, blocks = compute_blocks(context, fit_rows, balls)
         y = context.graph.y[fit_rows.rows]
         key = optimal_key(context, balls, y)
         weights = _fit_weights(context, blocks, y)
         members = member_digests(context.graph, fit_rows)
         meta = {"balls": dict(balls), "members": members, "packs": packs}
-        context.write(AGGREGATOR, key, Blob({"weights": weights}, meta))
+        context.write({**blobs, (AGGREGATOR, str(key)): Blob({"weights": weights}, meta)})
         artefacts = ((AGGREGATOR, str(key)), *((PACK, pack) for pack in packs.values()))
         return AggregatorState(key, {"weights": weights}, meta, artefacts)
 
@@ -123,14 +125,14 @@ def ball_digests(context: FitContext, fit_rows: FitRows) -> dict[str, Digest]:
     """Digest of every bucket's ball; carried over where the change did not reach."""
     hops = receptive_field(context.recipe.config)
     moved = context.moved(hops) if context.moved else None
-    known, members = {}, {}
+    known: Mapping[str, str] = {}
     if context.previous is not None and moved is not None:
-        known = context.previous.meta["balls"]
-        now, then = member_digests(context.graph, fit_rows), context.previous.meta["members"]
-        members = {name for name in now if now[name] == then.get(name)}
+        balls, then = context.previous.meta["balls"], context.previous.meta["members"]
+        now = member_digests(context.graph, fit_rows)
+        known = {name: balls[name] for name in now if now[name] == then.get(name)}
     digests = {}
     for name, rows in fit_rows.buckets.items():
-        if moved is not None and name in members and not moved[rows].any():
+        if moved is not None and name in known and not moved[rows].any():
             digests[name] = Digest(known[name])
         else:
             digests[name] = ball(context.graph, rows, hops).digest
@@ -145,17 +147,18 @@ def optimal_key(context: FitContext, balls: Mapping[str, Digest], y: Array) -> D
     ]
     settings = context.config.aggregator.model_dump()
     roles = context.config.roles.model_dump()
-    identity = (settings, roles, context.partition_key, context.recipe.key, context.config.seed)
+    identity = (settings, roles, context.partition.key, context.recipe.key, context.config.seed)
     return digest("aggregator", identity, blocks, y)
 
 
 def compute_blocks(
     context: FitContext, fit_rows: FitRows, balls: Mapping[str, Digest]
-) -> tuple[dict[str, str], dict[str, Array]]:
+) -> tuple[dict[str, str], dict[tuple[str, str], Blob], dict[str, Array]]:
     """Posteriors of every submodel on the fit rows, moved blocks only.
 
     Returns:
-        submodel key -> pack key, and submodel key -> ``[R, C]`` float32 posteriors.
+        submodel key -> pack key, the packs to write, and submodel key -> ``[R, C]`` float32
+        posteriors.
     """
     names = list(fit_rows.buckets)
     held = _stored_blocks(context)
@@ -165,7 +168,7 @@ def compute_blocks(
         for key in keys
     ]
     computed = _run(context, keys, wanted, [fit_rows.buckets[name] for name in names])
-    packs, blocks = {}, {}
+    packs, blobs, blocks = {}, {}, {}
     for key, fresh in zip(keys, computed, strict=True):
         parts = {
             str(block_key(key, balls[name])): fresh[at]
@@ -176,9 +179,9 @@ def compute_blocks(
         pack = str(digest("posterior-pack", list(parts)))
         packs[key] = pack
         if fresh or not context.store.has(PACK, pack):
-            context.write(PACK, pack, Blob(parts))
+            blobs[PACK, pack] = Blob(parts)
         blocks[key] = np.concatenate([*parts.values(), _no_rows(context)])
-    return packs, blocks
+    return packs, blobs, blocks
 
 
 def _no_rows(context: FitContext) -> Array:

@@ -27,6 +27,9 @@ class Pool(Protocol):
     def size(self) -> int:
         """Number of actors."""
 
+    def cpu_seconds(self) -> float:
+        """CPU seconds that all actors have spent so far."""
+
     def close(self) -> None:
         """End what this pool started; nothing else."""
 

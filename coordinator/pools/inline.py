@@ -78,6 +78,10 @@ class InlinePool:
         with self._busy:
             return run_all(self._start(), method, jobs, progress)
 
+    def cpu_seconds(self) -> float:
+        """CPU seconds that the child has spent so far."""
+        return float(self.map("cpu_seconds", [None])[0])
+
     def close(self) -> None:
         """Hand the child back for the next pool."""
         with _lock:
@@ -108,6 +112,10 @@ class FreshPool:
     def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
         """See :class:`coordinator.pools.base.Pool`."""
         return run_all(self._worker, method, jobs, progress)
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds that the worker has spent so far."""
+        return float(self.map("cpu_seconds", [None])[0])
 
     def close(self) -> None:
         """End the worker."""

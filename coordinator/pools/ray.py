@@ -111,6 +111,10 @@ class RayPool:
                 progress(done, len(jobs))
         return results
 
+    def cpu_seconds(self) -> float:
+        """CPU seconds that all actors have spent so far."""
+        return float(sum(ray.get([actor.cpu_seconds.remote() for actor in self._actors])))
+
     def close(self) -> None:
         """End the actors, and the Ray cluster if it was started here."""
         for actor in self._actors:

@@ -20,6 +20,7 @@ from shards.config import ShardsConfig
 from shards.content import ShardContent, build_content
 from shards.recipe import Recipe, choose_profile
 from shards.submodels import SUBMODELS, make_submodel
+from shards.submodels.registry import restore_submodel
 from shards.submodels.inputs import Features, ModelInput, inference_input, training_input
 from shards.submodels.layers import Dropout, Submodel
 from shards.submodels.registry import check_submodel
@@ -281,7 +282,8 @@ def test_the_smallest_shards_train_to_finite_weights(
     recipe = Recipe(config, choose_profile(config))
 
     trained = train(whole(graph), recipe, seed=0)
-    proba = posteriors(trained.weights, recipe, graph.schema, inference_input(graph, "cpu"))
+    model = restore_submodel(recipe.config, graph.schema, trained.weights)
+    proba = posteriors(model, inference_input(graph, "cpu"))
 
     assert all(np.isfinite(array).all() for array in trained.weights.values())
     assert np.isfinite(trained.losses).all()

@@ -48,6 +48,34 @@ def encode(value: Any) -> bytes:
     Raises:
         TypeError: the value has a type without a canonical form.
     """
+    return b"".join(_chunks(value))
+
+
+def _chunks(value: Any) -> list[bytes | memoryview]:
+    """The encoding in pieces, so that large arrays are hashed without copying them together."""
+    if isinstance(value, np.ndarray):
+        return _array_chunks(value)
+    if isinstance(value, Mapping):
+        items = sorted((encode(key), item) for key, item in value.items())
+        return _frame(b"m", [chunk for key, item in items for chunk in (key, *_chunks(item))])
+    if isinstance(value, tuple | list):
+        return _frame(b"l", [chunk for item in value for chunk in _chunks(item)])
+    return [_encode_scalar(value)]
+
+
+def _frame(tag: bytes, chunks: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [tag + _LENGTH.pack(sum(map(len, chunks))), *chunks]
+
+
+def _array_chunks(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
+    if array.dtype.kind == "O":
+        return _frame(b"o", [chunk for item in array.tolist() for chunk in _chunks(item)])
+    array = canonical_array(array)
+    head = _framed(b"h", f"{array.dtype.str}{array.shape}".encode())
+    return _frame(b"a", [head, array.reshape(-1).view(np.uint8).data])
+
+
+def _encode_scalar(value: Any) -> bytes:
     if value is None:
         return _framed(b"n", b"")
     if isinstance(value, bool):
@@ -62,29 +90,15 @@ def encode(value: Any) -> bytes:
         return _framed(b"y", value)
     if isinstance(value, uuid.UUID):
         return _framed(b"u", value.bytes)
-    if isinstance(value, np.ndarray):
-        return _encode_array(value)
-    if isinstance(value, Mapping):
-        items = sorted((encode(key), encode(item)) for key, item in value.items())
-        return _framed(b"m", b"".join(key + item for key, item in items))
-    if isinstance(value, tuple | list):
-        return _framed(b"l", b"".join(encode(item) for item in value))
     raise TypeError(f"no canonical encoding for {type(value).__name__}")
-
-
-def _encode_array(array: npt.NDArray[Any]) -> bytes:
-    if array.dtype.kind == "O":
-        return _framed(b"o", b"".join(encode(item) for item in array.tolist()))
-    array = canonical_array(array)
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return _framed(b"a", _framed(b"h", head) + array.tobytes())
 
 
 def digest(tag: str, *fields: Any) -> Digest:
     """SHA-256 (hex) of a domain tag and its fields, in order."""
     state = hashlib.sha256(encode(tag))
     for field in fields:
-        state.update(encode(field))
+        for chunk in _chunks(field):
+            state.update(chunk)
     return Digest(state.hexdigest())
 
 

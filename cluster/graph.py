@@ -164,12 +164,22 @@ class Graph:
         Raises:
             UnknownIdError: names every id that is not in the graph.
         """
+        if isinstance(ids, np.ndarray) and ids.dtype == self.ids.dtype == np.int64:
+            return self._rows_of_array(ids)
         ids = list(ids)
         rows = [self._row(node_id) for node_id in ids]
         unknown = [node_id for node_id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown:
             raise UnknownIdError(unknown, "the graph")
         return np.asarray(rows, np.int64)
+
+    def _rows_of_array(self, ids: Array) -> Array:
+        at = np.searchsorted(self.ids, ids)
+        found = at < self.num_nodes
+        found[found] = self.ids[at[found]] == ids[found]
+        if not found.all():
+            raise UnknownIdError(ids[~found].tolist(), "the graph")
+        return at
 
     def edge_positions(self, edges: Sequence[Edge]) -> Array:
         """``[K]`` int64 positions of edges in ``src``/``dst``.

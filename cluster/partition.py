@@ -61,7 +61,7 @@ class Partition:
     def owners(self, graph: Graph) -> Array:
         """``[N]`` int32 owner of every row of ``graph``, UNASSIGNED where no shard owns it."""
         owner = np.full(graph.num_nodes, UNASSIGNED, np.int32)
-        owner[graph.rows(self.ids.tolist())] = self.shards
+        owner[graph.rows(self.ids)] = self.shards
         return owner
 
     def restrict(self, graph: Graph) -> Partition:

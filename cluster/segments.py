@@ -84,9 +84,8 @@ def graph_from_segments(schema: Schema, segments: Iterable[Mapping[str, Array]])
     ids = column("id", schema.id_type)
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
-    row_of = {node_id: row for row, node_id in enumerate(ids.tolist())}
-    src = np.asarray([row_of[i] for i in column("src", schema.id_type).tolist()], np.int64)
-    dst = np.asarray([row_of[i] for i in column("dst", schema.id_type).tolist()], np.int64)
+    src = _positions(ids, column("src", schema.id_type))
+    dst = _positions(ids, column("dst", schema.id_type))
     edge_order = np.lexsort((dst, src))
     return Graph(
         schema=schema,
@@ -104,6 +103,14 @@ def graph_from_segments(schema: Schema, segments: Iterable[Mapping[str, Array]])
             name: column(f"edge.{name}", kind)[edge_order] for name, kind in schema.edge_columns
         },
     )
+
+
+def _positions(ids: Array, values: Array) -> Array:
+    """``[K]`` position of every value in the ascending ``ids``, all of which are there."""
+    if ids.dtype != object:
+        return np.searchsorted(ids, values)
+    row_of = {node_id: row for row, node_id in enumerate(ids.tolist())}
+    return np.asarray([row_of[node_id] for node_id in values.tolist()], np.int64)
 
 
 # ---- columns as plain tensors
@@ -152,11 +159,8 @@ def unpack_features(parts: list[Mapping[str, Array]], schema: Schema) -> Any:
     width = schema.num_features
     if schema.layout == "dense":
         return np.concatenate([part["x"] for part in parts] or [np.empty((0, width), np.float32)])
-    blocks = [
-        sp.csr_matrix(
-            (part["x.data"], part["x.indices"], part["x.indptr"]),
-            shape=(len(part["x.indptr"]) - 1, width),
-        )
-        for part in parts
-    ]
-    return sp.vstack(blocks, "csr") if blocks else sp.csr_matrix((0, width), dtype=np.float32)
+    counts = [np.diff(part["x.indptr"]) for part in parts]
+    indptr = np.concatenate([np.zeros(1, np.int64), *counts]).cumsum()
+    indices = np.concatenate([part["x.indices"] for part in parts] or [np.empty(0, np.int64)])
+    data = np.concatenate([part["x.data"] for part in parts] or [np.empty(0, np.float32)])
+    return sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, width))

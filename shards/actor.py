@@ -111,6 +111,7 @@ class ShardActor:
     def __init__(self) -> None:
         self._graphs: dict[str, tuple[str, Graph]] = {}  # home -> key and graph
         self._segments: dict[str, SegmentCache] = {}
+        self._models: dict[str, dict[str, Submodel]] = {}  # home -> key -> hosted submodel
 
     def ping(self, job: None = None) -> bool:
         """Answer once the process is up and torch is imported."""
@@ -153,11 +154,8 @@ class ShardActor:
         require_profile(job.recipe.profile)
         graph = self._load(job.home, job.graph_key)
         inputs = inference_input(graph, job.recipe.config.device)
-        store = LocalStore(job.home)
-        out = np.empty((len(job.submodel_keys), graph.num_nodes, graph.schema.num_classes), "f4")
-        for i, key in enumerate(job.submodel_keys):
-            out[i] = posteriors(_restore(store, key, job.recipe, graph), inputs)
-        return out
+        models = self._host(job.home, job.submodel_keys, job.recipe, graph)
+        return np.stack([posteriors(model, inputs) for model in models])
 
     def blocks(self, job: BlocksJob) -> list[dict[int, Array]]:
         """Per submodel: position in ``buckets`` -> ``[t, C]`` float32 posteriors of its rows."""
@@ -165,9 +163,8 @@ class ShardActor:
         graph = self._load(job.home, job.graph_key)
         balls: dict[int, tuple[Ball, ModelInput]] = {}
         answers = []
-        store = LocalStore(job.home)
-        for key, positions in zip(job.submodel_keys, job.wanted, strict=True):
-            model = _restore(store, key, job.recipe, graph)
+        models = self._host(job.home, job.submodel_keys, job.recipe, graph)
+        for model, positions in zip(models, job.wanted, strict=True):
             answer = {}
             for at in positions:
                 if at not in balls:
@@ -194,6 +191,14 @@ class ShardActor:
             self._graphs[home] = held
         return held[1]
 
-
-def _restore(store: LocalStore, key: str, recipe: Recipe, graph: Graph) -> Submodel:
-    return restore_submodel(recipe.config, graph.schema, load_weights(store, key))
+    def _host(
+        self, home: str, keys: tuple[str, ...], recipe: Recipe, graph: Graph
+    ) -> list[Submodel]:
+        """The submodels of a job; those of the last job that are not in this one leave."""
+        held, store = self._models.get(home, {}), LocalStore(home)
+        self._models[home] = {
+            key: held.get(key)
+            or restore_submodel(recipe.config, graph.schema, load_weights(store, key))
+            for key in keys
+        }
+        return [self._models[home][key] for key in keys]

@@ -38,7 +38,7 @@ from shards.submodels.registry import receptive_field
 
 logger = logging.getLogger(__name__)
 
-BUCKET_ROWS = 8  # expected; a bucket's rows share a shard, so that their balls overlap
+BUCKET_ROWS = 16  # expected; a bucket's rows share a shard, so that their balls overlap
 ITERATIONS = 200
 
 
@@ -246,12 +246,14 @@ def fit_mixture(posteriors: Array, y: Array) -> Array:
     num_shards, num_rows, _ = posteriors.shape
     weights = np.full(num_shards, 1 / num_shards)
     likelihood = posteriors[:, np.arange(num_rows), y].astype(np.float64)
-    if not num_rows:
+    seen = (likelihood > 0).any(axis=0)  # a row that no shard thinks possible says nothing
+    if not seen.any():
         return weights
+    likelihood = likelihood[:, seen]
     for _ in range(ITERATIONS):
         joint = weights[:, None] * likelihood
         evidence = np.add.accumulate(joint, axis=0)[-1]
-        share = joint / np.where(evidence > 0, evidence, 1)
+        share = joint / evidence
         weights = np.add.accumulate(share, axis=1)[:, -1]
         weights = weights / np.add.accumulate(weights)[-1]
     return weights

@@ -29,9 +29,7 @@ def bench(pool: InlinePool, tmp_path: Path) -> Iterator[Workbench]:
 
 
 @pytest.fixture(scope="module")
-def shared_bench(
-    pool: InlinePool, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workbench]:
+def shared_bench(pool: InlinePool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """For systems that the tests of a module only read."""
     bench = Workbench(pool, tmp_path_factory.mktemp("shared"))
     yield bench

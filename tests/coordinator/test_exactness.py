@@ -357,4 +357,3 @@ def test_aggregator_parameters_that_its_inputs_do_not_give_are_found(bench: Work
     system._aggregator = replace(system._aggregator, tensors=forged)
 
     assert _failed(system, replay=[]) == {"aggregator"}
-

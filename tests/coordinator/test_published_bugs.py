@@ -142,9 +142,7 @@ def test_the_aggregator_is_refitted_on_the_generation_after_the_deletion(
 
 
 @pytest.mark.parametrize("kind", ["node", "label"])
-def test_a_fit_row_without_fit_rows_beside_it_leaves_its_block(
-    kind: str, bench: Workbench
-) -> None:
+def test_a_fit_row_without_fit_rows_beside_it_leaves_its_block(kind: str, bench: Workbench) -> None:
     records = planted(9, num_nodes=250, degree=1)
     system = bench.fit(records, OPTIMAL)
     node_id, *others = _largest_bucket(system)
@@ -175,9 +173,7 @@ def test_the_aggregator_moves_with_the_neighbourhood_of_a_fit_row_and_with_nothi
     beside = Erasure(features={near: ["f0", "f1", "f2"]})
     assert system.erase(beside).shards_retrained == ()
     assert system.generation.aggregator_key != first
-    assert_same(
-        summary(system), summary(_fresh(bench, system, records.without(apart, beside)))
-    )
+    assert_same(summary(system), summary(_fresh(bench, system, records.without(apart, beside))))
 
 
 def _ids_outside_training(count: int) -> list[int]:
@@ -190,9 +186,7 @@ def _ids_outside_training(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal"])
-def test_answers_stay_finite_without_edges_and_without_a_class(
-    kind: str, bench: Workbench
-) -> None:
+def test_answers_stay_finite_without_edges_and_without_a_class(kind: str, bench: Workbench) -> None:
     records = planted(8)
     system = bench.fit(records, {"aggregator.kind": kind, "shards.model": "gat"})
     vanished = [i for i, label in records.labels.items() if label == 2]

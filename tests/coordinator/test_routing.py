@@ -104,9 +104,7 @@ def test_a_record_of_a_training_node_does_move_the_weights_of_its_owner(
     system = bench.fit(records)
     shard = system.partition.assignment
     owned = [i for i in shard if i in records.labels]
-    inner = next(
-        e for e in sorted(records.edges) if shard.get(e[0], -1) == shard.get(e[1], -2)
-    )
+    inner = next(e for e in sorted(records.edges) if shard.get(e[0], -1) == shard.get(e[1], -2))
     erasure = {
         "node": Erasure(nodes=owned[:1]),
         "edge": Erasure(edges=[inner]),

@@ -2,9 +2,9 @@
 
 For each model: fit, then 10 one-node erasures (random training nodes), each timed as a whole, from
 the plan to the purge that ends it, then 3 fits from scratch of what is left, on the same warm
-pool. Starting Ray and importing torch are outside all of them. The fits from scratch are given the partition, so
-the time to make one is not counted in their favour. CPU seconds are those of this process and of
-all shard actors. Medians. Writes ``benchmarks/results/erasure-DATA.md``.
+pool. Starting Ray and importing torch are outside all of them. The fits from scratch are given the
+partition, so the time to make one does not count against them. CPU seconds are those of this
+process and of all shard actors. Medians. Writes ``benchmarks/results/erasure-DATA.md``.
 """
 
 from __future__ import annotations

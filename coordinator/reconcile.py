@@ -28,10 +28,10 @@ from coordinator.generation import Generation, ShardEntry
 from coordinator.ledger import Ledger
 from coordinator.pools import Pool
 from coordinator.stopwatch import Stopwatch
-from shards.actor import BuildJob, BuildReport
 from shards.blocks import reach
 from shards.checkpoint import CONTENT, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
+from shards.jobs import BuildJob, BuildReport
 from shards.recipe import Recipe, submodel_key, submodel_seed
 
 logger = logging.getLogger(__name__)

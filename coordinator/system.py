@@ -39,11 +39,11 @@ from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted
 from coordinator.results import Plan, Predictions, Receipt, Report
 from coordinator.stopwatch import Stopwatch
 from coordinator.tombstones import marks_of, split_erased, without_erased
-from shards.actor import EvaluateJob
 from shards.checkpoint import load_weights
+from shards.jobs import EvaluateJob
 from shards.recipe import Recipe, choose_profile
 from shards.shard_graph import ReaderIndex, build_index
-from shards.submodels.registry import check_submodel
+from shards.submodels.table import check_submodel
 
 if TYPE_CHECKING:
     import torch
@@ -173,9 +173,7 @@ class System:
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
         watch = Stopwatch()
         with watch.stage("partition"):
-            made = partition or make_partition(
-                graph, self.config.partition, self.config.roles, self._stage("partitioning")
-            )
+            made = partition or self._cut(graph)
         self._graph, self._partition = graph, _fit_partition(graph, made, self.config)
         self._ledger.set_settings({"source_graph": source})
         (self.home / "config.yaml").write_text(_dump(self.config))
@@ -584,6 +582,13 @@ class System:
             self._fence,
             self._progress,
         )
+
+    def _cut(self, graph: Graph) -> Partition:
+        """Make a partition; the partitioners (numba, networkx) are loaded only for this."""
+        from cluster.partitioners import make_partition
+
+        report = self._stage("partitioning")
+        return make_partition(graph, self.config.partition, self.config.roles, report)
 
     def _adopt(self, outcome: Outcome) -> None:
         self._generation, self._aggregator = outcome.generation, outcome.aggregator

@@ -16,9 +16,9 @@ from coordinator.aggregators.base import AggregatorState, FitContext
 from coordinator.pools.inline import FreshPool
 from coordinator.results import Check, Report
 from coordinator.tombstones import without_erased
-from shards.actor import ReplayJob
 from shards.checkpoint import load_weights
 from shards.content import build_content
+from shards.jobs import ReplayJob
 from shards.recipe import Recipe, choose_profile, submodel_key, submodel_seed
 
 if TYPE_CHECKING:

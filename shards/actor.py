@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -22,87 +21,14 @@ from cluster.store import LocalStore
 from shards.blocks import Ball, ball
 from shards.checkpoint import CONTENT, load_weights, submodel_blob
 from shards.content import ShardContent, build_content
+from shards.jobs import BlocksJob, BuildJob, BuildReport, EvaluateJob, ReplayJob, ReplayReport
 from shards.recipe import Recipe, require_profile, submodel_key
-from shards.submodels.inputs import ModelInput, inference_input
+from shards.submodels.inputs import ModelInput, ball_input, inference_input
 from shards.submodels.layers import Submodel
 from shards.submodels.registry import restore_submodel
 from shards.training import posteriors, train
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class BuildJob:
-    """Train one shard from its stored content and stage the checkpoint."""
-
-    home: str
-    fence: int
-    shard: int
-    content_key: str
-    submodel_key: str
-    recipe: Recipe
-    seed: int
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What one training cost and gave."""
-
-    shard: int
-    submodel_key: str
-    weights_digest: str
-    seconds: float
-    cpu_seconds: float
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """Posteriors of some submodels on every row of the graph."""
-
-    home: str
-    graph_key: str
-    submodel_keys: tuple[str, ...]
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class BlocksJob:
-    """Posterior blocks of some submodels on some balls.
-
-    Attributes:
-        buckets: per ball its fit rows (rows of the graph).
-        wanted: per submodel the positions in ``buckets`` of the blocks to compute.
-    """
-
-    home: str
-    graph_key: str
-    submodel_keys: tuple[str, ...]
-    recipe: Recipe
-    hops: int
-    buckets: tuple[Array, ...]
-    wanted: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class ReplayJob:
-    """Train one shard again, its content rebuilt from the graph's segments."""
-
-    home: str
-    graph_key: str
-    partition_key: str
-    shard: int
-    recipe: Recipe
-    seed: int
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """What a replay gave, to be compared with what is published."""
-
-    shard: int
-    content_digest: str
-    submodel_key: str
-    weights_digest: str | None
 
 
 class ShardActor:
@@ -169,7 +95,7 @@ class ShardActor:
             for at in positions:
                 if at not in balls:
                     around = ball(graph, job.buckets[at], job.hops)
-                    balls[at] = around, around.inputs(job.recipe.config.device)
+                    balls[at] = around, ball_input(around, job.recipe.config.device)
                 around, inputs = balls[at]
                 answer[at] = posteriors(model, inputs)[around.targets]
             answers.append(answer)

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from cluster.digest import Digest, digest
 from cluster.graph import Graph
 from cluster.segments import pack_column, pack_features
-from shards.content import induced_edges
-from shards.submodels.inputs import ModelInput, in_degree, normalise_rows
+from shards.content import in_degree, induced_edges
 
 Array = npt.NDArray[Any]
 
@@ -57,19 +56,6 @@ class Ball:
         arrays = [self.targets, indptr, indices, self.degree]
         training_schema = self.graph.schema.training_digest
         return digest("ball", training_schema, tensors, arrays, weight)
-
-    def inputs(self, device: str) -> ModelInput:
-        """The ball as a submodel's input."""
-        indptr, indices, weight = self.edges
-        return ModelInput(
-            normalise_rows(self.graph.x[self.rows]),
-            indptr,
-            indices,
-            weight,
-            self.degree,
-            symmetric=not self.graph.schema.directed,
-            device=device,
-        )
 
 
 def ball(graph: Graph, fit_rows: Array, hops: int) -> Ball:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cluster.store import Blob, Store
 from shards.content import ShardContent
 from shards.recipe import Recipe
-from shards.training import Trained, Weights
+
+if TYPE_CHECKING:
+    from shards.training import Trained, Weights
 
 SUBMODEL, CONTENT = "submodel", "content"
 

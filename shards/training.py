@@ -15,9 +15,9 @@ from cluster.digest import Digest, derive_seed, tensors_digest
 from cluster.graph import UNLABELLED
 from shards.content import ShardContent
 from shards.recipe import Recipe, require_profile
-from shards.submodels import make_submodel
 from shards.submodels.inputs import ModelInput, training_input
 from shards.submodels.layers import Dropout, Submodel
+from shards.submodels.registry import make_submodel
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, Array]

@@ -32,9 +32,9 @@ from coordinator.aggregators.base import (
     weighted_sum,
 )
 from coordinator.config import Config
-from shards.actor import BlocksJob
 from shards.blocks import ball, block_key
-from shards.submodels.registry import receptive_field
+from shards.jobs import BlocksJob
+from shards.submodels.table import receptive_field
 
 logger = logging.getLogger(__name__)
 

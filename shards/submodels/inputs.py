@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from cluster.graph import Graph
-from shards.content import ShardContent
+from shards.blocks import Ball
+from shards.content import ShardContent, in_degree
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -253,10 +254,15 @@ def inference_input(graph: Graph, device: str) -> ModelInput:
     )
 
 
-def in_degree(indptr: Array, weight: Array | None) -> Array:
-    """``[n]`` float32 in-degree, summed in float64 and canonical order."""
-    if weight is None:
-        return np.diff(indptr).astype(np.float32)
-    target = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    sums = np.bincount(target, weights=weight, minlength=len(indptr) - 1)
-    return sums.astype(np.float32)
+def ball_input(ball: Ball, device: str) -> ModelInput:
+    """Input for one posterior block: the rows of a ball, with degrees in the whole graph."""
+    indptr, indices, weight = ball.edges
+    return ModelInput(
+        normalise_rows(ball.graph.x[ball.rows]),
+        indptr,
+        indices,
+        weight,
+        ball.degree,
+        symmetric=not ball.graph.schema.directed,
+        device=device,
+    )

@@ -19,7 +19,7 @@ from coordinator.erasure import Erasure
 from coordinator.pools.inline import InlinePool
 from coordinator.results import Receipt
 from coordinator.system import System
-from shards.submodels import SUBMODELS
+from shards.submodels.table import SUBMODELS
 from tests.coordinator.reference import Case, fit_elsewhere
 from tests.coordinator.systems import (
     Workbench,

@@ -561,6 +561,23 @@ def test_a_request_after_one_that_failed_finishes_that_one_first(
     assert system.erase(failing).request_id
 
 
+def test_a_plan_made_after_a_request_failed_is_void_once_that_one_is_finished(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = bench.fit(planted(10))
+    failing, later = (Erasure(nodes=[node]) for node in training_ids(system)[:2])
+    owner, method, when = STEPS["after accept"]
+    _crash_before(monkeypatch, owner, method, when=when)
+    with pytest.raises(CrashError):
+        system.erase(failing)
+
+    plan = system.plan(later)
+
+    with pytest.raises(StalePlanError):
+        system.erase(plan)
+    assert system.erase(system.plan(later)).epoch == 2
+
+
 def test_a_worker_that_dies_leaves_the_request_to_be_resumed(bench: Workbench) -> None:
     records = planted(10)
 

@@ -19,11 +19,10 @@ from cluster.graph import Graph
 from shards.config import ShardsConfig
 from shards.content import ShardContent, build_content
 from shards.recipe import Recipe, choose_profile
-from shards.submodels import SUBMODELS, make_submodel
-from shards.submodels.registry import restore_submodel
 from shards.submodels.inputs import Features, ModelInput, inference_input, training_input
 from shards.submodels.layers import Dropout, Submodel
-from shards.submodels.registry import check_submodel
+from shards.submodels.registry import make_submodel, restore_submodel
+from shards.submodels.table import SUBMODELS, check_submodel
 from shards.training import posteriors, train
 from tests.graphs import random_graph, two_triangles
 

@@ -35,7 +35,7 @@ from shards.recipe import (
     worker_environment,
 )
 from shards.shard_graph import build_index
-from shards.submodels import SUBMODELS
+from shards.submodels.table import SUBMODELS
 from shards.training import train
 from tests.graphs import random_graph, round_robin, two_triangles
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
@@ -40,7 +41,10 @@ class ShardActor:
         self._models: dict[str, dict[str, Submodel]] = {}  # home -> key -> hosted submodel
 
     def ping(self, job: None = None) -> bool:
-        """Answer once the process is up and torch is imported."""
+        """Answer once the process can train; torch loads its optimisers at the first step."""
+        weight = torch.zeros(1, requires_grad=True)
+        (weight * weight).sum().backward()  # type: ignore[no-untyped-call]
+        torch.optim.Adam([weight], fused=True).step()
         return True
 
     def cpu_seconds(self, job: None = None) -> float:

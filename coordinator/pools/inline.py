@@ -30,12 +30,14 @@ def start_worker(profile: Profile) -> subprocess.Popen[bytes]:
     """Start a fresh worker process with the profile's environment."""
     environment = os.environ | worker_environment(profile)
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
+    worker = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "shards.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
     )
+    ask(worker, "ping", None)
+    return worker
 
 
 def ask(worker: subprocess.Popen[bytes], method: str, job: Any) -> Any:

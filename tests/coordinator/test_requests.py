@@ -147,6 +147,18 @@ def test_records_of_an_erased_node_were_erased_with_it(bench: Workbench) -> None
     assert system.erase(with_it) == receipt
 
 
+def test_an_edge_is_the_same_record_from_either_end(bench: Workbench) -> None:
+    records = planted(10)
+    system = bench.fit(records)
+    u, v = sorted(records.edges)[0]
+
+    receipt = system.erase(Erasure(edges=[(v, u)]))
+
+    assert system.erase(Erasure(edges=[(u, v)])) == receipt
+    system.close()
+    assert bench.open(system.home, graph=records.graph()).generation == system.generation
+
+
 def test_a_request_says_what_of_it_was_gone_already_and_does_the_rest(bench: Workbench) -> None:
     records = planted(10)
     system = bench.fit(records)

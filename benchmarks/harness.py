@@ -27,9 +27,10 @@ def load(name: str) -> Graph:
     return load_dataset(name)
 
 
-def seeded(config: Mapping[str, Any], seed: int) -> Config:
+def seeded(config: Any, seed: int, overrides: Mapping[str, Any] | None = None) -> Config:
     """A configuration whose roles, partition and trainings all use one seed."""
-    return load_config(config, {"seed": seed, "roles.seed": seed, "partition.seed": seed})
+    seeds = {"seed": seed, "roles.seed": seed, "partition.seed": seed}
+    return load_config(config, {**(overrides or {}), **seeds})
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from benchmarks.harness import fitted, inline_pool, load, markdown, provenance, 
 from coordinator.config import load_config
 
 GRID = [
-    "shards.lr=0.01,0.03,0.1",
-    "shards.weight_decay=0,1e-4,5e-4",
-    "shards.training_epochs=100,200",
+    "shards.lr=0.03,0.1,0.2",
+    "shards.weight_decay=0,1e-4",
+    "shards.training_epochs=50,100,200",
 ]
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", default="cora")
     parser.add_argument("--config", default="cora", help="where the other fields come from")
     parser.add_argument("--grid", nargs="+", default=GRID, help="field=value,value ...")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     graph, grid, rows = load(options.data), parse_grid(options.grid), []
     for point in itertools.product(*grid.values()):
@@ -48,7 +48,7 @@ def main() -> None:
         for seed in range(options.seeds):
             with inline_pool(ours) as pool:
                 for name, config in (("gate", ours), ("unsharded", whole)):
-                    with fitted(graph, seeded(config.model_dump(), seed), pool) as system:
+                    with fitted(graph, seeded(config, seed), pool) as system:
                         found[name].append(system.accuracy("val"))
         row = {name: str(value) for name, value in values.items()}
         rows.append(row | {name: f"{100 * np.mean(v):.2f}" for name, v in found.items()})

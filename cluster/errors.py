@@ -75,8 +75,8 @@ class CorruptArtefactError(UnweaveError):
 
     def __str__(self) -> str:
         return (
-            f"artefact {self.path} {self.reason}; run `unweave verify --repair` "
-            "or System.verify(repair=True) to rebuild it from the graph"
+            f"artefact {self.path} {self.reason}; `unweave verify --repair` makes again what "
+            "follows from the graph, System.open(home, graph=source) restores the graph itself"
         )
 
 

@@ -36,7 +36,9 @@ class StorageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     home: str | None = Field(default=None, description="folder of the system")
-    database: str | None = Field(default=None, description="ledger file; default HOME/ledger.db")
+    database: str | None = Field(
+        default=None, description="ledger file, relative to the home; default ledger.db"
+    )
 
 
 class Config(BaseModel):

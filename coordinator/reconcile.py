@@ -298,15 +298,16 @@ class Reconciler:
         self.ledger.publish(generation.number, generation.to_json() | {"aggregator": meta})
         return generation
 
-    def purge(self, generation: Generation) -> int:
-        """Destroy every artefact that the published generation does not refer to."""
-        kept = set(generation.artefacts)
-        gone = [item for item in self.ledger.registered() if item not in kept]
-        for kind, key in gone:
-            self.store.delete(kind, key)
-        self.store.clear_staging()
-        self.ledger.unregister(gone)
-        return len(gone)
+
+def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
+    """Destroy every artefact that the published generation does not refer to."""
+    kept = set(generation.artefacts)
+    gone = [item for item in ledger.registered() if item not in kept]
+    for kind, key in gone:
+        store.delete(kind, key)
+    store.clear_staging()
+    ledger.unregister(gone)
+    return len(gone)
 
 
 def disturbance(before: Graph, after: Graph, change: Change) -> Callable[[int], Array]:

@@ -6,36 +6,39 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from cluster.digest import NodeId
+from cluster.digest import Digest, NodeId
 from cluster.errors import (
     ConfigError,
     CorruptArtefactError,
-    GraphError,
     HomeError,
     StalePlanError,
     UnknownIdError,
 )
-from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Change, Graph
-from cluster.home import load_graph, load_partition
+from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Graph
+from cluster.home import GRAPH, SEGMENT, load_graph, load_partition
 from cluster.partition import Partition
-from cluster.partitioners import find_partitioner, make_partition
+from cluster.partitioners import make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
 from coordinator.aggregators.base import AGGREGATOR, AggregatorState, View
+from coordinator.answering import evaluate_all
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
 from coordinator.lock import HomeLock
+from coordinator.planner import count_records, make_plan
 from coordinator.pools import Pool, open_pool
-from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted
+from coordinator.preflight import check_config, fit_partition, home_path, require_labels
+from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted, purge
 from coordinator.results import Plan, Predictions, Receipt, Report
 from coordinator.stopwatch import Stopwatch
 from coordinator.tombstones import marks_of, split_erased, without_erased
@@ -43,7 +46,6 @@ from shards.checkpoint import load_weights
 from shards.jobs import EvaluateJob
 from shards.recipe import Recipe, choose_profile
 from shards.shard_graph import ReaderIndex, build_index
-from shards.submodels.table import check_submodel
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +66,7 @@ class System:
         self._lock = HomeLock(home)
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         try:
-            database = config.storage.database
-            self._ledger = Ledger(Path(database) if database else home / "ledger.db")
+            self._ledger = Ledger(home / (config.storage.database or "ledger.db"))
             self._store = LocalStore(home)
             self._fence = int(self._ledger.setting("fence") or 0) + 1
             self._ledger.set_settings({"fence": str(self._fence)})
@@ -109,9 +110,9 @@ class System:
             GraphError: no training node has a label.
         """
         settings = load_config(config)
-        _check(settings, partition)
-        _require_labels(graph, settings)
-        path = _home_path(home, settings)
+        check_config(settings, partition)
+        require_labels(graph, settings)
+        path = home_path(home, settings)
         path.mkdir(parents=True, exist_ok=True)
         system = cls(path, settings, pool, progress or _silent)
         try:
@@ -134,8 +135,9 @@ class System:
 
         Args:
             home: folder of the system.
-            graph: the source again, to check that the home belongs to it; what was erased here is
-                filtered out of it before anything else.
+            graph: the source again, to check that the home belongs to it, and to restore stored
+                records that are damaged; what was erased here is filtered out of it before anything
+                else.
             pool: as in :meth:`fit`; actors start when they are first needed.
             progress: called with (stage, done, total).
 
@@ -150,9 +152,10 @@ class System:
             )
         system = cls(path, load_config(config_file), pool, progress or _silent)
         try:
-            system._load()
+            system._load(graph)
             system._sweep()
             system._finish_pending()
+            purge(system._ledger, system._store, system._generation)
             if graph is not None:
                 system._require_same(graph)
         except BaseException:
@@ -174,13 +177,14 @@ class System:
         watch = Stopwatch()
         with watch.stage("partition"):
             made = partition or self._cut(graph)
-        self._graph, self._partition = graph, _fit_partition(graph, made, self.config)
+        self._graph, self._partition = graph, fit_partition(graph, made, self.config)
         self._ledger.set_settings({"source_graph": source})
         (self.home / "config.yaml").write_text(_dump(self.config))
         outcome = self._reconciler().reconcile(Wanted(graph, self._partition, 0), None)
         self._adopt(outcome)
         self.fit_breakdown = watch.to_json() | outcome.stopwatch.to_json()
-        self._reconciler().purge(self._generation)
+        self._ledger.set_settings({"source_graph": ""})  # it would let a guess be tested
+        purge(self._ledger, self._store, self._generation)
 
     def _require_unclaimed(self, graph: Graph) -> str:
         """A home is for one graph: an interrupted fit goes on only with the same one."""
@@ -192,8 +196,8 @@ class System:
             )
         return key
 
-    def _load(self) -> None:
-        """Read the published generation."""
+    def _load(self, source: Graph | None) -> None:
+        """Read the published generation; damaged records are restored from the source."""
         current = self._ledger.current_generation()
         if current is None:
             raise HomeError(
@@ -203,12 +207,17 @@ class System:
         number, body = current
         self._store.check_marker(self._ledger.setting("home_id"))
         self._generation = Generation.from_json(number, body)
-        self._graph = load_graph(self._store, self._generation.graph_key)
-        self._partition = load_partition(self._store, self._generation.partition_key)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
+        self._partition = load_partition(self._store, self._generation.partition_key)
+        self._aggregator = AggregatorState(Digest(self._generation.aggregator_key))
         try:
+            self._graph = load_graph(self._store, self._generation.graph_key)
             self._aggregator = self._load_aggregator(body["aggregator"])
         except CorruptArtefactError as error:
+            if source is None and error.path.startswith((GRAPH, SEGMENT)):
+                raise
+            if source is not None:
+                self._graph = self._require_same(source)
             logger.warning("%s", error, extra={"event": "artefact_corrupt"})
             self.rebuild()
 
@@ -219,13 +228,15 @@ class System:
         tensors = self._store.get(*stored[0]).tensors if stored else {}
         return AggregatorState(self._generation.aggregator_key, tensors, meta, artefacts)  # type: ignore[arg-type]
 
-    def _require_same(self, graph: Graph) -> None:
-        filtered = without_erased(self._ledger, graph)
-        if graph_digest(filtered) != self._generation.graph_key:
+    def _require_same(self, source: Graph) -> Graph:
+        """The source less what was erased here, which must be the published graph."""
+        graph = without_erased(self._ledger, source)
+        if graph_digest(graph) != self._generation.graph_key:
             raise HomeError(
                 f"{self.home} belongs to another graph: the given one, less what was erased here, "
                 "has other records; open the home without graph=, or fit into another home"
             )
+        return graph
 
     def _finish_pending(self) -> None:
         """Finish what was accepted and interrupted, whether it is published yet or not."""
@@ -235,7 +246,7 @@ class System:
         records: dict[str, dict[str, int]] = {}
         for request in todo:
             change, _ = present_part(graph, Erasure.from_json(request.payload))
-            records[request.request_id] = _count(graph, change)
+            records[request.request_id] = count_records(graph, change)
             graph = graph.apply(change)
         if todo:
             self._move_to(graph, todo[-1].epoch, readers=None, change=None, before=before)
@@ -374,31 +385,21 @@ class System:
         return float((proba.argmax(axis=1) == self._graph.y)[wanted].mean())
 
     def _answer(self, kind: str, state: AggregatorState) -> Array:
+        """``[N, C]`` probabilities by an aggregator; posteriors are computed once a generation."""
         submodels = self._generation.submodels
-        if not submodels:
-            raise GraphError(
-                "every shard is silent: no training label is left, so there is nothing to "
-                "predict with; fit a new system on a graph with labels"
+        if self._posteriors is None:
+            self._posteriors = evaluate_all(
+                self.pool,
+                EvaluateJob(
+                    str(self.home),
+                    self._generation.graph_key,
+                    tuple(submodels.values()),
+                    self._recipe,
+                ),
+                self._stage("predicting"),
             )
         view = View(self._graph, self._partition.owners(self._graph), tuple(submodels))
-        return find_aggregator(kind).combine(self._evaluate(), view, state, self.config)
-
-    def _evaluate(self) -> Array:
-        """``[s, N, C]`` posteriors of every submodel on the current graph, once a generation."""
-        if self._posteriors is None:
-            keys = list(self._generation.submodels.values())
-            size = max(1, self.pool.size)
-            parts = [tuple(keys[i::size]) for i in range(size) if keys[i::size]]
-            jobs = [
-                EvaluateJob(str(self.home), self._generation.graph_key, part, self._recipe)
-                for part in parts
-            ]
-            answers = self.pool.map("evaluate", jobs, self._stage("predicting"))
-            merged: list[Any] = [None] * len(keys)
-            for i, answer in enumerate(answers):
-                merged[i::size] = list(answer)
-            self._posteriors = np.stack(merged)
-        return self._posteriors
+        return find_aggregator(kind).combine(self._posteriors, view, state, self.config)
 
     # ---- forget
 
@@ -419,31 +420,11 @@ class System:
         """
         asked = erasure if isinstance(erasure, Erasure) else Erasure.merge(erasure)
         rest, already = split_erased(self._ledger, asked, self._graph)
-        change, absent = present_part(self._graph, rest)
-        missing: tuple[Any, ...] = (
-            *absent.nodes,
-            *absent.edges,
-            *absent.features,
-            *absent.labels,
-        )
-        if missing and unknown == "raise":
-            kind = "edge" if absent.edges and len(missing) == len(absent.edges) else "record"
-            raise UnknownIdError(missing, "the graph", kind)
-        index = self._reader_index()
-        shards = tuple(sorted(index.of_change(self._graph, change)))
-        if self._partition.guarantee == "rederived" and not change.is_empty:
-            shards = tuple(range(self._partition.num_shards))
-        costs = self._generation.costs
-        return Plan(
-            Erasure(change.nodes, change.edges, dict(change.features), change.labels),
-            self._generation.epoch,
-            shards,
-            _count(self._graph, change),
-            sum(costs.get(shard, 0.0) for shard in shards),
-            sum(costs.values()),
-            missing,
-            already,
-        )
+        plan = make_plan(self._graph, self._reader_index(), self._partition, self._generation, rest)
+        if plan.unknown and unknown == "raise":
+            kind = "edge" if all(isinstance(item, tuple) for item in plan.unknown) else "record"
+            raise UnknownIdError(plan.unknown, "the graph", kind)
+        return replace(plan, already=already)
 
     def erase(
         self,
@@ -507,13 +488,7 @@ class System:
     ) -> Outcome:
         partition = self._partition.restrict(graph)
         if partition.guarantee == "rederived":
-            partition = make_partition(
-                graph,
-                self.config.partition,
-                self.config.roles,
-                self._stage("partitioning"),
-                allow_empty=True,
-            )
+            partition = self._cut(graph, allow_empty=True)
             readers = None
         wanted = Wanted(graph, partition, epoch, readers, self._generation, before, change)
         outcome = self._reconciler().reconcile(wanted, self._aggregator)
@@ -523,7 +498,7 @@ class System:
 
     def _finish(self, receipts: Mapping[str, Receipt]) -> None:
         """Purge what held the records, then close the requests."""
-        self._reconciler().purge(self._generation)
+        purge(self._ledger, self._store, self._generation)
         self._ledger.complete({key: receipt.to_json() for key, receipt in receipts.items()})
 
     def rebuild(self) -> Outcome:
@@ -535,7 +510,7 @@ class System:
         self._reconciler().drop_damaged(self._generation)
         outcome = self._reconciler().reconcile(wanted, None)
         self._adopt(outcome)
-        self._reconciler().purge(self._generation)
+        purge(self._ledger, self._store, self._generation)
         return outcome
 
     # ---- verify
@@ -583,12 +558,10 @@ class System:
             self._progress,
         )
 
-    def _cut(self, graph: Graph) -> Partition:
-        """Make a partition; the partitioners (numba, networkx) are loaded only for this."""
-        from cluster.partitioners import make_partition
-
+    def _cut(self, graph: Graph, *, allow_empty: bool = False) -> Partition:
         report = self._stage("partitioning")
-        return make_partition(graph, self.config.partition, self.config.roles, report)
+        config, roles = self.config.partition, self.config.roles
+        return make_partition(graph, config, roles, report, allow_empty=allow_empty)
 
     def _adopt(self, outcome: Outcome) -> None:
         self._generation, self._aggregator = outcome.generation, outcome.aggregator
@@ -617,65 +590,6 @@ class System:
 
 def _silent(stage: str, done: int, total: int) -> None:
     return None
-
-
-def _home_path(home: str | Path | None, config: Config) -> Path:
-    chosen = home or config.storage.home
-    if chosen is None:
-        raise ConfigError("no home; pass home= or set storage.home")
-    return Path(chosen)
-
-
-def _check(config: Config, partition: Partition | None) -> None:
-    """Cross-field needs, before anything starts."""
-    check_submodel(config.shards)
-    find_aggregator(config.aggregator.kind)
-    find_partitioner(config.partition.method)
-    if partition is None:
-        return
-    wanted = (config.partition.num_shards, config.partition.effective_guarantee)
-    given = (partition.num_shards, partition.guarantee)
-    if wanted != given:
-        raise ConfigError(
-            f"the given partition has (num_shards, guarantee) = {given}, the configuration says "
-            f"{wanted}; make them agree"
-        )
-
-
-def _require_labels(graph: Graph, config: Config) -> None:
-    if not (graph.y[graph.roles(config.roles) == TRAIN] != UNLABELLED).any():
-        raise GraphError(
-            "no training node has a label, so every shard would be silent; "
-            "check the label column and roles.train"
-        )
-
-
-def _fit_partition(graph: Graph, partition: Partition, config: Config) -> Partition:
-    """A partition must assign exactly the training nodes; erased ones drop out."""
-    partition = partition.restrict(graph)
-    train = graph.ids[graph.roles(config.roles) == TRAIN]
-    if len(train) != len(partition.ids) or (train != partition.ids).any():
-        raise ConfigError(
-            f"the given partition assigns {len(partition.ids)} nodes, the graph has {len(train)} "
-            "training nodes; it was made for other roles or another graph"
-        )
-    return partition
-
-
-def _count(graph: Graph, change: Change) -> dict[str, int]:
-    """Records that go, edges of erased nodes included."""
-    gone = np.zeros(graph.num_nodes, bool)
-    gone[graph.rows(change.nodes)] = True
-    edges = gone[graph.src] | gone[graph.dst]
-    edges[graph.edge_positions(change.edges)] = True
-    width = graph.schema.num_features
-    cells = sum(width if names is None else len(names) for _, names in change.features)
-    return {
-        "nodes": len(change.nodes),
-        "edges": int(edges.sum()),
-        "features": cells,
-        "labels": len(change.labels),
-    }
 
 
 def _dump(config: Config) -> str:

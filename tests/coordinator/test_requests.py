@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import coordinator.system
 import shards.recipe
 from cluster.errors import (
     CapacityError,
@@ -473,7 +474,7 @@ class CrashError(Exception):
 
 
 def _crash_before(
-    monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *, when: Callable[..., bool]
+    monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, *, when: Callable[..., bool]
 ) -> None:
     """Raise instead of running a method; once."""
     original = getattr(owner, method)
@@ -496,7 +497,7 @@ def _of_submodels(*args: Any) -> bool:
     return args[1] == "submodel"
 
 
-STEPS: dict[str, tuple[type, str, Callable[..., bool]]] = {
+STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     "after accept": (System, "_move_to", _always),
     "before store": (Reconciler, "_store_inputs", _always),
     "between registration and bytes": (LocalStore, "stage", _always),
@@ -505,7 +506,7 @@ STEPS: dict[str, tuple[type, str, Callable[..., bool]]] = {
     "between training and promotion": (LocalStore, "promote", _of_submodels),
     "after train": (Reconciler, "_aggregate", _always),
     "before publish": (Ledger, "publish", _always),
-    "after publish, before purge": (Reconciler, "purge", _always),
+    "after publish, before purge": (coordinator.system, "purge", _always),
     "amid the purge": (LocalStore, "delete", _always),
     "between deletion and the ledger": (Ledger, "unregister", _always),
     "before complete": (Ledger, "complete", _always),

@@ -1,0 +1,52 @@
+"""Plans: what an erasure touches and what it costs; pure functions of the published state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cluster.graph import Change, Graph
+from cluster.partition import Partition
+from coordinator.erasure import Erasure, present_part
+from coordinator.generation import Generation
+from coordinator.results import Plan
+from shards.shard_graph import ReaderIndex
+
+
+def make_plan(
+    graph: Graph,
+    index: ReaderIndex,
+    partition: Partition,
+    generation: Generation,
+    erasure: Erasure,
+) -> Plan:
+    """Plan an erasure of what the graph holds; the rest is listed as unknown."""
+    change, absent = present_part(graph, erasure)
+    shards = tuple(sorted(index.of_change(graph, change)))
+    if partition.guarantee == "rederived" and not change.is_empty:
+        shards = tuple(range(partition.num_shards))
+    costs = generation.costs
+    return Plan(
+        Erasure(change.nodes, change.edges, dict(change.features), change.labels),
+        generation.epoch,
+        shards,
+        count_records(graph, change),
+        sum(costs.get(shard, 0.0) for shard in shards),
+        sum(costs.values()),
+        (*absent.nodes, *absent.edges, *absent.features, *absent.labels),
+    )
+
+
+def count_records(graph: Graph, change: Change) -> dict[str, int]:
+    """Records that go, edges of erased nodes included."""
+    gone = np.zeros(graph.num_nodes, bool)
+    gone[graph.rows(change.nodes)] = True
+    edges = gone[graph.src] | gone[graph.dst]
+    edges[graph.edge_positions(change.edges)] = True
+    width = graph.schema.num_features
+    cells = sum(width if names is None else len(names) for _, names in change.features)
+    return {
+        "nodes": len(change.nodes),
+        "edges": int(edges.sum()),
+        "features": cells,
+        "labels": len(change.labels),
+    }

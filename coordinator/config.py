@@ -26,7 +26,7 @@ class AggregatorConfig(BaseModel):
         default=0.9, ge=0, le=1, description="gate: share of the vote that follows the neighbours"
     )
     fit_rows: int = Field(
-        default=256, ge=1, description="optimal: expected number of training rows it is fitted on"
+        default=200, ge=1, description="optimal: expected number of training rows it is fitted on"
     )
 
 

@@ -17,6 +17,7 @@ from cluster.digest import Digest, NodeId
 from cluster.errors import (
     ConfigError,
     CorruptArtefactError,
+    GraphError,
     HomeError,
     StalePlanError,
     UnknownIdError,
@@ -348,18 +349,23 @@ class System:
 
     # ---- predict
 
-    def predict(self, ids: Sequence[NodeId]) -> Predictions:
+    def predict(self, ids: Sequence[NodeId] | Array) -> Predictions:
         """Predict nodes of the current graph.
 
         Raises:
             UnknownIdError: an id is not in the graph (any more).
+            GraphError: there is no submodel to ask, or ``ids`` is no list.
         """
-        rows = self._graph.rows(ids)
+        if isinstance(ids, str):
+            raise GraphError(f"predict({ids!r}) got one id; give a list of ids")
+        asked = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        rows = self._graph.rows(asked)
         proba = self._answer(self.config.aggregator.kind, self._aggregator)[rows]
         classes = np.empty(self._graph.schema.num_classes, object)
         classes[:] = self._graph.classes
         labels = classes[proba.argmax(axis=1)]
-        return Predictions(tuple(ids), labels, proba, self._graph.classes, self._generation.number)
+        number = self._generation.number
+        return Predictions(tuple(asked), labels, proba, self._graph.classes, number)
 
     def accuracy(self, role: str = "test", aggregator: str | None = None) -> float:
         """Share of labelled nodes of a role that are predicted right.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -124,74 +125,74 @@ class ModelInput:
         return torch.from_numpy(np.stack([source, target])).to(self.device)
 
 
-class Operator:
-    """A sparse matrix for message passing, with its transpose for the backward pass."""
+class SparseMatrix:
+    """A CSR matrix to multiply by; its transpose is made when a backward pass first needs it."""
 
-    def __init__(self, forward: Tensor | None, backward: Tensor | None) -> None:
-        self.forward, self.backward = forward, backward
+    def __init__(self, matrix: Any, device: str, *, symmetric: bool = False) -> None:
+        self._matrix, self._device, self._symmetric = matrix, device, symmetric
+        self.tensor = csr_tensor(matrix, device)
+
+    @cached_property
+    def transpose(self) -> Tensor:
+        """The transpose as a CSR tensor; a symmetric matrix is its own."""
+        return self.tensor if self._symmetric else csr_tensor(self._matrix.T.tocsr(), self._device)
+
+    def __matmul__(self, h: Tensor) -> Tensor:
+        """``[n, m] @ [m, d] -> [n, d]``."""
+        product: Tensor = _Product.apply(h, self)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """CSR product whose backward is one more CSR product, by the transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, matrix: SparseMatrix) -> Tensor:
+        ctx.matrix = matrix
+        return matrix.tensor @ h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.matrix.transpose @ grads[0].contiguous(), None
+
+
+class Operator:
+    """Message passing as a sparse matrix, row = target; without edges it gives zeros."""
+
+    def __init__(self, matrix: SparseMatrix | None) -> None:
+        self._matrix = matrix
 
     @classmethod
     def from_edges(
         cls, source: Array, target: Array, weight: Array, size: int, symmetric: bool, device: str
     ) -> Operator:
-        """Build from edges sorted by (target, source); a symmetric matrix is its own transpose."""
+        """Build from edges sorted by (target, source)."""
         if not len(source):
-            return cls(None, None)
+            return cls(None)
         matrix = sp.csr_matrix((weight, (target, source)), shape=(size, size))
-        forward = csr_tensor(matrix, device)
-        return cls(forward, forward if symmetric else csr_tensor(matrix.T.tocsr(), device))
+        return cls(SparseMatrix(matrix, device, symmetric=symmetric))
 
     def __matmul__(self, h: Tensor) -> Tensor:
         """Propagate: ``[n, d] -> [n, d]``."""
-        if self.forward is None or h.shape[1] == 0:
+        if self._matrix is None or h.shape[1] == 0:
             return h * 0  # a zero gradient, not none, so that weight decay acts all the same
-        product: Tensor = _Product.apply(h, self.forward, self.backward)  # type: ignore[no-untyped-call]
-        return product
-
-
-class _Product(torch.autograd.Function):
-    """CSR product whose backward is one more CSR product, by a transpose known beforehand."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.transpose = transpose
-        return matrix @ h
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transpose @ grads[0].contiguous(), None, None
-
-
-class _WeightProduct(torch.autograd.Function):
-    """Sparse X times dense W; the gradient for W is the transpose of X times the output's."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.transpose = transpose
-        return matrix @ weight
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transpose @ grads[0].contiguous(), None, None
+        return self._matrix @ h
 
 
 @dataclass(eq=False)
 class Features:
-    """A feature matrix that can be multiplied by weights: dense, or CSR with its transpose."""
+    """A feature matrix that can be multiplied by weights, dense or sparse."""
 
     shape: tuple[int, int]
     dense: Tensor | None = None
-    sparse: Tensor | None = None
-    transpose: Tensor | None = None
+    sparse: SparseMatrix | None = None
 
     @classmethod
     def from_matrix(cls, x: Any, device: str) -> Features:
         """Take a NumPy or SciPy matrix over."""
         if not sp.issparse(x):
             return cls(x.shape, dense=torch.from_numpy(np.ascontiguousarray(x)).to(device))
-        if not x.nnz:
-            return cls(x.shape)
-        return cls(x.shape, None, csr_tensor(x, device), csr_tensor(x.T.tocsr(), device))
+        return cls(x.shape, sparse=SparseMatrix(x, device) if x.nnz else None)
 
     def __matmul__(self, weight: Tensor) -> Tensor:
         """``[n, F] @ [F, d] -> [n, d]``."""
@@ -199,9 +200,7 @@ class Features:
             return self.dense @ weight
         if self.sparse is None:
             return weight.new_zeros((self.shape[0], weight.shape[1])) + 0 * weight.sum()
-        apply = _WeightProduct.apply
-        product: Tensor = apply(weight, self.sparse, self.transpose)  # type: ignore[no-untyped-call]
-        return product
+        return self.sparse @ weight
 
 
 def csr_tensor(matrix: Any, device: str) -> Tensor:

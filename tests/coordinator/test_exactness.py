@@ -308,6 +308,25 @@ def test_a_changed_segment_fails_verification_and_opening_by_name(bench: Workben
     assert bench.open(system.home).verify().ok
 
 
+def test_the_source_graph_restores_a_damaged_segment_without_what_was_erased(
+    bench: Workbench,
+) -> None:
+    source = planted(5).graph()
+    system = bench.fit(source)
+    system.erase(Erasure(nodes=[system.partition.ids.tolist()[0]]))
+    before = system.generation.key
+    for kind, key in system.generation.artefacts:
+        if kind == "segment":
+            system._store.path("segment", key).write_bytes(b"damaged")
+    system.close()
+
+    again = bench.open(system.home, graph=source)
+
+    assert again.generation.key == before
+    assert again.graph.num_nodes == source.num_nodes - 1
+    assert again.verify("all").ok
+
+
 def test_a_segment_with_other_records_under_its_key_fails_verification(bench: Workbench) -> None:
     system = bench.fit(planted(5))
     key = next(key for kind, key in system.generation.artefacts if kind == "segment")

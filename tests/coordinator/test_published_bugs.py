@@ -277,3 +277,16 @@ def test_rederived_shards_go_on_with_fewer_training_nodes_than_shards(bench: Wor
     assert len(system.generation.submodels) == 2
     assert np.isfinite(system.predict(left).proba).all()
     assert system.verify().ok
+
+
+def test_predictions_come_as_tables_with_the_ids_that_were_asked(bench: Workbench) -> None:
+    system = bench.fit(planted(3))
+    asked = system.graph.ids[:4]
+
+    answers = system.predict(asked)
+
+    assert answers.to_pandas()["id"].tolist() == asked.tolist()
+    assert answers.to_arrow().column("id").to_pylist() == asked.tolist()
+    assert answers.to_arrow().num_columns == 2 + 3 + 1
+    with pytest.raises(GraphError, match="list of ids"):
+        system.predict("11")

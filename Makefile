@@ -5,16 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unweave demo
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/pytest -q -m "not slow and not gpu"
-
-test-all: $(VENV)/.installed-test
-	$(BIN)/pytest -q -m "slow and not gpu" || test $$? -eq 5
+	$(BIN)/pytest -q
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

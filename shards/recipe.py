@@ -24,7 +24,7 @@ NUMERICS_VERSION = 1  # raise it whenever code changes the bits of a training
 
 Profile = Mapping[str, Any]
 
-_EXTRA_LIBRARIES = {"gat": ("torch_geometric",)}
+_BACKEND_LIBRARIES = {("torch", "gat"): "torch_geometric"}  # beyond torch itself
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def choose_profile(config: ShardsConfig) -> Profile:
     Raises:
         ConfigError: a library that the configuration needs is not installed.
     """
-    libraries = ["torch", "numpy", "scipy", *_EXTRA_LIBRARIES.get(config.model, ())]
-    if config.backend == "dgl":
-        libraries.append("dgl")
+    libraries = ["torch", "numpy", "scipy"]
+    own = _BACKEND_LIBRARIES.get((config.backend, config.model))
+    libraries += [name for name in (own, "dgl" if config.backend == "dgl" else None) if name]
     return {
         "numerics_version": NUMERICS_VERSION,
         "threads": 1,
@@ -64,9 +64,9 @@ def _installed(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
+        wanted = "unweave[dgl]" if name == "dgl" else name
         raise ConfigError(
-            f"the configuration needs the package {name!r}; install it with "
-            f'pip install "unweave[{name}]"'
+            f"the configuration needs the package {name!r}; pip install {wanted!r}"
         ) from None
 
 

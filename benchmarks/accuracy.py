@@ -24,6 +24,7 @@ from benchmarks.harness import (
     seeded,
 )
 from cluster.graph import Graph
+from cluster.partition import quality
 from cluster.partitioners import PARTITIONERS
 from coordinator.aggregators import AGGREGATORS
 from coordinator.config import Config, load_config, parse_overrides
@@ -54,8 +55,9 @@ def measure(graph: Graph, base: Config, whole: Sequence[str], seeds: int) -> dic
             for method in PARTITIONERS:
                 cut = {"partition.method": method, "aggregator.kind": "optimal"}
                 with fitted(graph, seeded(base, seed, cut), pool) as system:
-                    note(f"{method}/cut", float(system.partition.info["cut"]))
-                    note(f"{method}/balance", float(system.partition.info["balance"]))
+                    figures = quality(graph, system.partition)
+                    note(f"{method}/cut", figures.cut)
+                    note(f"{method}/balance", figures.balance)
                     for kind in AGGREGATORS:
                         note(f"{method}/{kind}", system.accuracy("test", kind))
                 print(seed, method, {k: round(found[f"{method}/{k}"][-1], 3) for k in AGGREGATORS})

@@ -81,7 +81,7 @@ class CorruptArtefactError(UnweaveError):
 
 
 class StalePlanError(UnweaveError):
-    """A plan was made for an earlier graph epoch."""
+    """A plan was made for an earlier state of the graph, or for another system."""
 
     code = "UW-E009"
     exit_code = 2
@@ -92,8 +92,9 @@ class StalePlanError(UnweaveError):
 
     def __str__(self) -> str:
         return (
-            f"the plan was made at graph epoch {self.plan_epoch} and the graph is at "
-            f"{self.graph_epoch} now; nothing was changed, make a new plan"
+            f"the plan was made at graph epoch {self.plan_epoch} of a generation that is not "
+            f"published here (this graph is at epoch {self.graph_epoch}); nothing was changed, "
+            "make a new plan"
         )
 
 

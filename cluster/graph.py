@@ -1,7 +1,7 @@
 """Graph: immutable columns in canonical order of the external ids, and ``apply(change)``.
 
 Rows are always sorted by external id, so the same surviving records give the same arrays whatever
-their history. Stable internal ids (``node_ids``) are kept beside the rows and enter no key.
+their history. Internal ids (``node_ids``) follow from the external ids alone and enter no key.
 """
 
 from __future__ import annotations
@@ -47,6 +47,15 @@ class Change:
         return not (self.nodes or self.edges or self.features or self.labels)
 
 
+def in_degree(indptr: Array, weight: Array | None) -> Array:
+    """``[n]`` float32 in-degree, summed in float64 and canonical order."""
+    if weight is None:
+        return np.diff(indptr).astype(np.float32)
+    target = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    sums = np.bincount(target, weights=weight, minlength=len(indptr) - 1)
+    return sums.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Adjacency:
     """In-neighbours of each node, rows sorted by (dst, src): the message-passing edges.
@@ -64,16 +73,7 @@ class Adjacency:
     @cached_property
     def degree(self) -> Array:
         """``[N]`` float32 in-degree (sum of weights)."""
-        if self.weight is None:
-            return np.diff(self.indptr).astype(np.float32)
-        sums = np.zeros(len(self.indptr) - 1, np.float64)
-        np.add.at(sums, self.targets, self.weight.astype(np.float64))
-        return sums.astype(np.float32)
-
-    @cached_property
-    def targets(self) -> Array:
-        """``[M]`` int64 target row of every entry."""
-        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return in_degree(self.indptr, self.weight)
 
     def matrix(self) -> sp.csr_matrix:
         """Pattern as an ``[N, N]`` CSR matrix of ones, row = target."""
@@ -89,7 +89,6 @@ class Graph:
     Attributes:
         schema: what the columns are.
         ids: ``[N]`` external ids, ascending (int64, or object for str and UUID).
-        node_ids: ``[N]`` int64 stable internal ids, never reused; enter no key.
         x: ``[N, F]`` float32 features, dense or canonical CSR as the schema declares.
         y: ``[N]`` int32 class index, -1 where unlabelled.
         src: ``[M]`` int64 rows; an undirected edge is stored once with ``src < dst``.
@@ -101,7 +100,6 @@ class Graph:
 
     schema: Schema
     ids: Array
-    node_ids: Array
     x: Any
     y: Array
     src: Array
@@ -206,7 +204,7 @@ class Graph:
 
     def has_node(self, node_id: NodeId) -> bool:
         """Whether the graph holds this node; an id of another type is not held."""
-        return _is_id(node_id, self.schema.id_type) and node_id in self._row_of
+        return self._row(node_id) >= 0
 
     def has_edge(self, u: NodeId, v: NodeId) -> bool:
         """Whether the graph holds this edge, in either direction if it is undirected."""
@@ -226,6 +224,15 @@ class Graph:
         role[share < config.train + config.val] = VAL
         role[share < config.train] = TRAIN
         return role
+
+    @property
+    def node_ids(self) -> Array:
+        """``[N]`` int64 internal ids: a hash of the external id alone.
+
+        So they are stable, are never reused or renumbered, and tell nothing of other nodes, not
+        even that one was there.
+        """
+        return self.hash("node-id").astype(np.int64)
 
     @property
     def segments(self) -> Array:
@@ -265,7 +272,6 @@ class Graph:
         return replace(
             self,
             ids=self.ids[keep_node],
-            node_ids=self.node_ids[keep_node],
             x=_clear(self.x, cells)[keep_node] if len(removed) else _clear(self.x, cells),
             y=y[keep_node],
             src=new_row[self.src[keep_edge]],

@@ -32,7 +32,8 @@ class Partition:
         guarantee: what the assignment may depend on (DESIGN section 5).
         id_type: type of the external ids.
         names: k shard names; a submodel's seed derives from the name, never from the number.
-        info: how it was made (method, seed, quality); metadata, in no key.
+        info: how it was made (method, seed); metadata, in no key. Figures of the graph have no
+            place here: they would outlive what is erased.
     """
 
     ids: Array

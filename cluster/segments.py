@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 
 NUM_SEGMENTS = 256
-INTERNAL = "node_ids"  # stored beside the records, never digested
 
 
 def graph_digest(graph: Graph) -> Digest:
@@ -34,8 +33,7 @@ def segment_digests(graph: Graph) -> list[Digest]:
     """Digest of every segment, 256 of them; only the ones not known yet are computed."""
     missing = [s for s in range(NUM_SEGMENTS) if s not in graph.segment_cache]
     for segment, tensors in cut_segments(graph, missing):
-        records = {name: tensor for name, tensor in tensors.items() if name != INTERNAL}
-        graph.segment_cache[segment] = digest("segment", records)
+        graph.segment_cache[segment] = digest("segment", tensors)
     return [graph.segment_cache[s] for s in range(NUM_SEGMENTS)]
 
 
@@ -56,7 +54,7 @@ def cut_segments(graph: Graph, segments: Iterable[int]) -> Iterable[tuple[int, T
 
 def _segment_tensors(graph: Graph, nodes: Array, edges: Array) -> Tensors:
     schema = graph.schema
-    tensors = {INTERNAL: graph.node_ids[nodes], "y": graph.y[nodes]}
+    tensors = {"y": graph.y[nodes]}
     tensors |= pack_column("id", graph.ids[nodes], schema.id_type)
     tensors |= pack_column("src", graph.ids[graph.src[edges]], schema.id_type)
     tensors |= pack_column("dst", graph.ids[graph.dst[edges]], schema.id_type)
@@ -90,7 +88,6 @@ def graph_from_segments(schema: Schema, segments: Iterable[Mapping[str, Array]])
     return Graph(
         schema=schema,
         ids=ids,
-        node_ids=plain(INTERNAL, np.int64)[order],
         x=unpack_features(parts, schema)[order],
         y=plain("y", np.int32)[order],
         src=src[edge_order],

@@ -72,16 +72,22 @@ class LocalStore:
         self.home = Path(home)
 
     def initialise(self, home_id: str) -> None:
-        """Create the folders and the marker that makes this folder a home.
+        """Create the marker that makes this folder a home, then the folders.
 
         Raises:
-            HomeError: the folder is another home already.
+            HomeError: the folder is another home already, or holds files that are not ours.
         """
+        folders = [self.home / "objects", self.home / "staging"]
         if (self.home / MARKER).exists():
             self.check_marker(home_id)
-        for folder in ("objects", "staging"):
-            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        elif any(folder.exists() for folder in folders):
+            raise HomeError(
+                f"{self.home} has a folder 'objects' or 'staging' that unweave did not make and "
+                "would clear; choose another home"
+            )
         (self.home / MARKER).write_text(home_id + "\n")
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def check_marker(self, home_id: str) -> None:
         """Refuse to touch a folder that is not the home the ledger speaks of.

@@ -30,6 +30,7 @@ class Generation:
         shards: shard number -> entry, silent shards included.
         artefacts: every stored artefact it refers to, as (kind, key).
         costs: shard number -> seconds of its last training.
+        retrained: shards that were trained for it; in no key.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Generation:
     shards: Mapping[int, ShardEntry]
     artefacts: tuple[tuple[str, str], ...] = ()
     costs: Mapping[int, float] = field(default_factory=dict)
+    retrained: tuple[int, ...] = ()
 
     @property
     def key(self) -> Digest:
@@ -65,6 +67,7 @@ class Generation:
             "aggregator_key": self.aggregator_key,
             "shards": {str(shard): list(entry) for shard, entry in self.shards.items()},
             "artefacts": [list(item) for item in self.artefacts],
+            "retrained": list(self.retrained),
             "costs": {str(shard): seconds for shard, seconds in self.costs.items()},
         }
 
@@ -80,4 +83,5 @@ class Generation:
             {int(shard): ShardEntry(*entry) for shard, entry in data["shards"].items()},
             tuple((kind, key) for kind, key in data["artefacts"]),
             {int(shard): seconds for shard, seconds in data["costs"].items()},
+            tuple(data["retrained"]),
         )

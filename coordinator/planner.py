@@ -28,6 +28,7 @@ def make_plan(
     return Plan(
         Erasure(change.nodes, change.edges, dict(change.features), change.labels),
         generation.epoch,
+        str(generation.key),
         shards,
         count_records(graph, change),
         sum(costs.get(shard, 0.0) for shard in shards),

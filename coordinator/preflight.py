@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.errors import ConfigError, GraphError
 from cluster.graph import TRAIN, UNLABELLED, Graph
 from cluster.partition import Partition
-from cluster.partitioners import find_partitioner
+from cluster.partitioners import find_partitioner, make_partition
 from coordinator.aggregators import find_aggregator
 from coordinator.config import Config
 from shards.submodels.table import check_submodel
@@ -62,7 +62,7 @@ def fit_partition(graph: Graph, partition: Partition, config: Config) -> Partiti
     """The given partition for this graph: exactly its training nodes, erased ones dropped.
 
     Raises:
-        ConfigError: it assigns other nodes.
+        ConfigError: it assigns other nodes, or is not what its guarantee claims.
     """
     partition = partition.restrict(graph)
     train = graph.ids[graph.roles(config.roles) == TRAIN]
@@ -71,4 +71,11 @@ def fit_partition(graph: Graph, partition: Partition, config: Config) -> Partiti
             f"the given partition assigns {len(partition.ids)} nodes, the graph has {len(train)} "
             "training nodes; it was made for other roles or another graph"
         )
+    if partition.guarantee != "frozen":
+        derived = make_partition(graph, config.partition, config.roles, allow_empty=True)
+        if derived.key != partition.key:
+            raise ConfigError(
+                f"the given partition is not the one that guarantee {partition.guarantee!r} and "
+                "the configuration derive from this graph; leave partition= out"
+            )
     return partition

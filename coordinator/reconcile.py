@@ -7,7 +7,7 @@ again after any interruption and it ends in the same keys.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,6 @@ class Outcome:
 
     generation: Generation
     aggregator: AggregatorState
-    retrained: tuple[int, ...]
     stopwatch: Stopwatch
 
 
@@ -115,8 +114,7 @@ class Reconciler:
             aggregator = self._aggregate(wanted, graph_key, entries, state)
         with watch.stage("publish"):
             generation = self._publish(wanted, graph_key, stored, entries, aggregator, reports)
-        retrained = tuple(sorted(report.shard for report in reports))
-        return Outcome(generation, aggregator, retrained, watch)
+        return Outcome(generation, aggregator, watch)
 
     # ---- keys
 
@@ -253,7 +251,7 @@ class Reconciler:
         submodels = {s: e.key for s, e in sorted(entries.items()) if e.weights_digest}
         moved = None
         if wanted.previous_graph is not None and wanted.change is not None:
-            moved = disturbance(wanted.previous_graph, wanted.graph, wanted.change)
+            moved = disturbance(wanted.previous_graph, wanted.change)
         context = FitContext(
             wanted.graph,
             graph_key,
@@ -277,7 +275,7 @@ class Reconciler:
         stored: set[tuple[str, str]],
         entries: Mapping[int, ShardEntry],
         aggregator: AggregatorState,
-        reports: Iterable[BuildReport],
+        reports: Sequence[BuildReport],
     ) -> Generation:
         for entry in entries.values():
             if entry.weights_digest:
@@ -293,10 +291,20 @@ class Reconciler:
             entries,
             tuple(sorted(stored | set(aggregator.artefacts))),
             costs,
+            _retrained(wanted.previous, entries, reports),
         )
         meta = dict(aggregator.meta)
         self.ledger.publish(generation.number, generation.to_json() | {"aggregator": meta})
         return generation
+
+
+def _retrained(
+    previous: Generation | None, entries: Mapping[int, ShardEntry], reports: Sequence[BuildReport]
+) -> tuple[int, ...]:
+    """Shards with a new submodel, trained now or before an interruption of the same work."""
+    old = set(previous.submodels.values()) if previous else set()
+    new = {shard for shard, e in entries.items() if e.weights_digest and e.key not in old}
+    return tuple(sorted(new | {report.shard for report in reports}))
 
 
 def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
@@ -310,8 +318,8 @@ def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
     return len(gone)
 
 
-def disturbance(before: Graph, after: Graph, change: Change) -> Callable[[int], Array]:
-    """``moved(hops)``: ``[N]`` bool over ``after``, rows whose answer may differ from ``before``.
+def disturbance(before: Graph, change: Change) -> Callable[[int], Array]:
+    """``moved(hops)``: ``[N]`` bool over the changed graph, rows whose answer may differ.
 
     A row's answer reads the features, edges and degrees within its receptive field; a change
     disturbs the rows it names, the ends of its edges, and the rows whose degree it lowers.
@@ -326,7 +334,8 @@ def disturbance(before: Graph, after: Graph, change: Change) -> Callable[[int], 
         before.rows(change.labels),
     ]
     start = np.unique(np.concatenate(named).astype(np.int64))
-    survives = np.isin(before.node_ids, after.node_ids)
+    survives = np.ones(before.num_nodes, bool)
+    survives[removed] = False
 
     def moved(hops: int) -> Array:
         rows: Array = reach(before, start, hops, forward=True)[survives]

@@ -26,6 +26,7 @@ class Plan:
     Attributes:
         erasure: the records to forget (what is unknown or gone already is left out).
         epoch: graph epoch it was made at; it is void once the graph moved on.
+        generation_key: key of the generation it was made for; it is void for any other.
         shards: shards that read the records and would be retrained.
         records: number of nodes, edges, feature cells and labels that go.
         seconds: estimated seconds of training (from each shard's last one).
@@ -36,6 +37,7 @@ class Plan:
 
     erasure: Erasure
     epoch: int
+    generation_key: str
     shards: tuple[int, ...]
     records: Mapping[str, int]
     seconds: float

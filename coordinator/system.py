@@ -25,7 +25,7 @@ from cluster.errors import (
 from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Graph
 from cluster.home import GRAPH, SEGMENT, load_graph, load_partition
 from cluster.partition import Partition
-from cluster.partitioners import make_partition
+from cluster.partitioners import check_room, make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
@@ -36,7 +36,7 @@ from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
 from coordinator.lock import HomeLock
-from coordinator.planner import count_records, make_plan
+from coordinator.planner import make_plan
 from coordinator.pools import Pool, open_pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
 from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted, purge
@@ -113,6 +113,10 @@ class System:
         settings = load_config(config)
         check_config(settings, partition)
         require_labels(graph, settings)
+        if partition is None:
+            check_room(graph, settings.partition, settings.roles)
+        else:
+            partition = fit_partition(graph, partition, settings)
         path = home_path(home, settings)
         path.mkdir(parents=True, exist_ok=True)
         system = cls(path, settings, pool, progress or _silent)
@@ -178,14 +182,19 @@ class System:
         watch = Stopwatch()
         with watch.stage("partition"):
             made = partition or self._cut(graph)
-        self._graph, self._partition = graph, fit_partition(graph, made, self.config)
+        self._graph, self._partition = graph, made
         self._ledger.set_settings({"source_graph": source})
         (self.home / "config.yaml").write_text(_dump(self.config))
         outcome = self._reconciler().reconcile(Wanted(graph, self._partition, 0), None)
         self._adopt(outcome)
         self.fit_breakdown = watch.to_json() | outcome.stopwatch.to_json()
-        self._ledger.set_settings({"source_graph": ""})  # it would let a guess be tested
+        self._forget_source()
         purge(self._ledger, self._store, self._generation)
+
+    def _forget_source(self) -> None:
+        """Destroy the source's digest once there is a generation: a guess could be tested by it."""
+        if self._ledger.setting("source_graph"):
+            self._ledger.set_settings({"source_graph": ""})
 
     def _require_unclaimed(self, graph: Graph) -> str:
         """A home is for one graph: an interrupted fit goes on only with the same one."""
@@ -207,6 +216,7 @@ class System:
             )
         number, body = current
         self._store.check_marker(self._ledger.setting("home_id"))
+        self._forget_source()
         self._generation = Generation.from_json(number, body)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
         self._partition = load_partition(self._store, self._generation.partition_key)
@@ -243,23 +253,20 @@ class System:
         """Finish what was accepted and interrupted, whether it is published yet or not."""
         pending = self._ledger.pending()
         todo = [request for request in pending if request.epoch > self._generation.epoch]
-        before, graph, trained = self._graph, self._graph, set(self._generation.submodels.values())
-        records: dict[str, dict[str, int]] = {}
+        before = graph = self._graph
         for request in todo:
             change, _ = present_part(graph, Erasure.from_json(request.payload))
-            records[request.request_id] = count_records(graph, change)
             graph = graph.apply(change)
         if todo:
             self._move_to(graph, todo[-1].epoch, readers=None, change=None, before=before)
-        new = tuple(s for s, key in self._generation.submodels.items() if key not in trained)
         receipts = {
             request.request_id: Receipt(
                 request.request_id,
                 request.epoch,
                 self._generation.number,
-                new if request.request_id in records else (),
+                self._generation.retrained,
                 0.0,
-                records.get(request.request_id, {}),
+                request.payload["records"],
             )
             for request in pending
         }
@@ -444,12 +451,13 @@ class System:
         half way is finished first.
 
         Raises:
-            StalePlanError: the plan was made for an earlier graph epoch.
+            StalePlanError: the plan was made for an earlier graph epoch, or another system.
             UnknownIdError: as in :meth:`plan`.
         """
         self._finish_pending()
         plan = erasure if isinstance(erasure, Plan) else self.plan(erasure, unknown=unknown)
-        if plan.epoch != self._ledger.epoch():
+        made_for = (plan.epoch, plan.generation_key)
+        if made_for != (self._ledger.epoch(), self._generation.key):
             raise StalePlanError(plan.epoch, self._ledger.epoch())
         if plan.erasure.is_empty:
             return self._nothing_to_do(plan)
@@ -458,7 +466,8 @@ class System:
         with watch.stage("accept"):
             marks = marks_of(self._ledger, plan.erasure, self._graph)
             request_id = f"req_{time.time_ns():016x}{secrets.token_hex(4)}"
-            epoch = self._ledger.accept(request_id, plan.erasure.to_json(), marks)
+            payload = plan.erasure.to_json() | {"records": dict(plan.records)}
+            epoch = self._ledger.accept(request_id, payload, marks)
             change, _ = present_part(self._graph, plan.erasure)
             before, graph = self._graph, self._graph.apply(change)
         outcome = self._move_to(
@@ -468,7 +477,7 @@ class System:
             request_id,
             epoch,
             outcome.generation.number,
-            outcome.retrained,
+            outcome.generation.retrained,
             round(watch.seconds + outcome.stopwatch.seconds, 4),
             plan.records,
             watch.to_json() | outcome.stopwatch.to_json(),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cluster.digest import Digest, digest
 from cluster.graph import Graph
 from cluster.segments import pack_column, pack_features
-from shards.content import in_degree, induced_edges
+from shards.content import induced_edges
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +44,8 @@ class Ball:
     @cached_property
     def degree(self) -> Array:
         """``[b]`` in-degree in the whole graph, so that the frontier is normalised rightly."""
-        adjacency = self.graph.adjacency
-        return in_degree(adjacency.indptr, adjacency.weight)[self.rows]
+        degree: Array = self.graph.adjacency.degree[self.rows]
+        return degree
 
     @cached_property
     def digest(self) -> Digest:

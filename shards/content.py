@@ -124,12 +124,3 @@ def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None
     np.cumsum(np.bincount(target, minlength=len(rows)), out=indptr[1:])
     weight = None if adjacency.weight is None else adjacency.weight[positions[inside]]
     return indptr, local[inside], weight
-
-
-def in_degree(indptr: Array, weight: Array | None) -> Array:
-    """``[n]`` float32 in-degree, summed in float64 and canonical order."""
-    if weight is None:
-        return np.diff(indptr).astype(np.float32)
-    target = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    sums = np.bincount(target, weights=weight, minlength=len(indptr) - 1)
-    return sums.astype(np.float32)

@@ -42,6 +42,10 @@ def test_the_readmes_commands_exist() -> None:
     assert all(re.search(rf"\b{command}\b", helped) for command in commands)
 
 
+def test_no_placeholder_is_left_in_the_readme() -> None:
+    assert not re.search(r"@[A-Z]+@", README)
+
+
 def test_relative_links_of_the_documents_lead_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     broken = [

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from cluster.partitioners.registry import PARTITIONERS, find_partitioner, make_partition
+from cluster.partitioners.registry import (
+    PARTITIONERS,
+    check_room,
+    find_partitioner,
+    make_partition,
+)
 
-__all__ = ["PARTITIONERS", "find_partitioner", "make_partition"]
+__all__ = ["PARTITIONERS", "check_room", "find_partitioner", "make_partition"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import numpy as np
 
 from cluster.config import PartitionConfig, RolesConfig
 from cluster.errors import CapacityError, ConfigError, GraphError
 from cluster.graph import TRAIN, Graph
-from cluster.partition import Partition, from_assignment, quality
+from cluster.partition import Partition, capacity, from_assignment
 from cluster.partitioners.balanced_kmeans import balanced_kmeans
 from cluster.partitioners.base import Partitioner, Progress, make_problem
 from cluster.partitioners.hashing import hash_partition
@@ -65,36 +64,39 @@ def make_partition(
         CapacityError: more shards than training nodes, or too little capacity for them.
         ConfigError: unknown method.
     """
-    find_partitioner(config.method)
+    partitioner = find_partitioner(config.method)
+    num_train = check_room(graph, config, roles, allow_empty=allow_empty)
+    if num_train < config.num_shards and config.method != "hash":
+        shards = np.arange(num_train)
+    else:
+        shards = partitioner(make_problem(graph, config, roles, progress or _silent))
+    if len(shards) and (shards.min() < 0 or shards.max() >= config.num_shards):
+        raise GraphError(f"partitioner {config.method!r} gave a shard outside 0..k-1")
+    info = {"method": config.method, "seed": config.seed}
+    return from_assignment(graph, shards, config, roles, info)
+
+
+def check_room(
+    graph: Graph, config: PartitionConfig, roles: RolesConfig, *, allow_empty: bool = False
+) -> int:
+    """Number of training nodes, if the shards can hold them.
+
+    Raises:
+        CapacityError: more shards than training nodes, or too little capacity for them.
+    """
     num_train = int(np.count_nonzero(graph.roles(roles) == TRAIN))
-    too_few = num_train < config.num_shards
-    if too_few and not allow_empty:
+    if num_train < config.num_shards and not allow_empty:
         raise CapacityError(
             f"partition.num_shards is {config.num_shards} but the graph has {num_train} training "
             "nodes; use fewer shards or a larger roles.train"
         )
-    problem = make_problem(graph, config, roles, progress or _silent)
-    if problem.capacity * config.num_shards < num_train:
+    room = capacity(graph, config, roles)
+    if room * config.num_shards < num_train and config.method != "hash":
         raise CapacityError(
-            f"partition.capacity {problem.capacity} x {config.num_shards} shards cannot hold "
+            f"partition.capacity {room} x {config.num_shards} shards cannot hold "
             f"{num_train} training nodes; raise capacity or num_shards"
         )
-    partitioner = find_partitioner(config.method)
-    shards = np.arange(num_train) if too_few else partitioner(problem)
-    if len(shards) and (shards.min() < 0 or shards.max() >= config.num_shards):
-        raise GraphError(f"partitioner {config.method!r} gave a shard outside 0..k-1")
-    info = {"method": config.method, "seed": config.seed}
-    partition = from_assignment(graph, shards, config, roles, info)
-    measured = {**info, **asdict(quality(graph, partition))}
-    return Partition(
-        partition.ids,
-        partition.shards,
-        partition.num_shards,
-        partition.guarantee,
-        partition.id_type,
-        partition.names,
-        measured,
-    )
+    return num_train
 
 
 def _silent(done: int, total: int) -> None:

@@ -101,7 +101,6 @@ def from_arrays(
     return Graph(
         schema=schema,
         ids=ids_array,
-        node_ids=np.arange(len(order)),
         x=_canonical_features(x, schema, ids_list)[order],
         y=_class_indices(labels, schema, ids_list)[order],
         src=src,

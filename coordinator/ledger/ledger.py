@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from coordinator.ledger.tables import (
     tombstones,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PendingRequest:
@@ -61,6 +64,7 @@ class Ledger:
             raise HomeError(
                 f"{path} is not a readable ledger ({error.orig}); restore it"
             ) from error
+        self.truncate_log()
         self._secret = bytes.fromhex(self.setting("secret"))
 
     def _create_or_check(self, tx: Connection) -> None:
@@ -172,8 +176,19 @@ class Ledger:
                     .where(requests.c.request_id == request_id)
                     .values(state="completed", payload=None, receipt=json.dumps(receipt))
                 )
+        self.truncate_log()
+
+    def truncate_log(self) -> None:
+        """Move the log into the database and cut it, so that nothing erased stays in it."""
         with self._engine.connect() as connection:
-            connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+            busy = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()[0]
+        if busy:
+            logger.warning(
+                "another process reads %s, so its log was not cut and may hold erased ids; "
+                "end that reader and open the home again",
+                self.path,
+                extra={"event": "log_not_truncated"},
+            )
 
     def receipt(self, request_id: str) -> dict[str, Any] | None:
         """Receipt of a completed request."""

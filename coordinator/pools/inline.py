@@ -56,6 +56,10 @@ def ask(worker: subprocess.Popen[bytes], method: str, job: Any) -> Any:
             f"the worker process {worker.pid} ended with code {worker.wait()} during {method!r}; "
             "accepted requests are kept, open the home again to resume them"
         ) from error
+    except BaseException:  # an interrupt: the answer would reach the next caller
+        worker.kill()
+        worker.wait()
+        raise
     if state == "error":
         raise value
     return value

@@ -17,9 +17,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cluster.graph import Graph
+from cluster.graph import Graph, in_degree
 from shards.blocks import Ball
-from shards.content import ShardContent, in_degree
+from shards.content import ShardContent
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -247,7 +247,7 @@ def inference_input(graph: Graph, device: str) -> ModelInput:
         adjacency.indptr,
         adjacency.indices,
         adjacency.weight,
-        in_degree(adjacency.indptr, adjacency.weight),
+        adjacency.degree,
         symmetric=not graph.schema.directed,
         device=device,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import coordinator.pools.inline
 import coordinator.system
 import shards.recipe
 from cluster.errors import (
@@ -24,12 +25,16 @@ from cluster.errors import (
     StalePlanError,
     UnknownIdError,
 )
+from cluster.home import load_partition
+from cluster.segments import graph_digest
 from cluster.store import Blob, LocalStore
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
+from coordinator.pools.inline import InlinePool
 from coordinator.reconcile import Reconciler
 from coordinator.results import Receipt
 from coordinator.system import System
+from shards.recipe import choose_profile
 from tests.coordinator.systems import (
     Workbench,
     artefacts_of,
@@ -312,7 +317,7 @@ def test_a_plan_of_an_earlier_epoch_is_refused_and_changes_nothing(bench: Workbe
     system.erase(Erasure(nodes=[b]))
     before = _state(system)
 
-    with pytest.raises(StalePlanError, match=r"epoch 0 .* at 1 now"):
+    with pytest.raises(StalePlanError, match=r"epoch 0 .* at epoch 1"):
         system.erase(plan)
 
     assert _state(system) == before
@@ -462,7 +467,7 @@ def test_another_environment_is_refused_until_everything_is_rebuilt_in_it(
         system.erase(gone)
 
     assert _state(system) == before
-    assert system.rebuild().retrained == (0, 1, 2)
+    assert system.rebuild().generation.retrained == (0, 1, 2)
     assert system.erase(gone).shards_retrained
 
 
@@ -727,3 +732,75 @@ def test_a_progress_callback_sees_every_stage_to_its_end(bench: Workbench, tmp_p
     assert seen["training"] == (3, 3)
     assert seen["predicting"] == (1, 1)
     assert seen["partitioning"][0] == seen["partitioning"][1]
+
+
+def test_a_plan_made_for_another_home_is_refused_and_changes_nothing(bench: Workbench) -> None:
+    one, other = bench.fit(planted(6)), bench.fit(planted(6), {"partition.seed": 5})
+    plan = one.plan(Erasure(nodes=[one.partition.ids.tolist()[0]]))
+    before = other.generation
+
+    with pytest.raises(StalePlanError, match="make a new plan"):
+        other.erase(plan)
+
+    assert other.generation == before
+    assert one.erase(plan).shards_retrained == plan.shards
+
+
+def test_a_folder_with_foreign_files_is_not_made_a_home(bench: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "staging" / "notes.txt").write_text("mine")
+
+    with pytest.raises(HomeError, match="choose another home"):
+        bench.fit(planted(6), home=tmp_path)
+
+    assert (tmp_path / "staging" / "notes.txt").read_text() == "mine"
+
+
+def test_no_figure_or_digest_of_the_graph_that_was_outlives_an_erasure(bench: Workbench) -> None:
+    records = planted(6)
+    system = bench.fit(records)
+    source = str(graph_digest(records.graph()))
+
+    system.erase(Erasure(nodes=[system.partition.ids.tolist()[0]]))
+
+    stored = load_partition(system._store, system.generation.partition_key)
+    assert dict(stored.info) == {"method": "louvain", "seed": 0}
+    held = [path.read_bytes() for path in system.home.rglob("*") if path.is_file()]
+    assert not any(source.encode() in raw for raw in held)
+
+
+def test_a_partition_that_is_not_what_its_guarantee_claims_is_refused(bench: Workbench) -> None:
+    hashed = bench.fit(planted(6), {"partition.method": "hash"})
+    other_seed = {"partition.method": "hash", "partition.seed": 9}
+
+    with pytest.raises(ConfigError, match="leave partition= out"):
+        bench.fit(planted(6), other_seed, partition=hashed.partition)
+    again = bench.fit(planted(6), {"partition.method": "hash"}, partition=hashed.partition)
+
+    assert again.generation.key == hashed.generation.key
+
+
+def test_a_fit_whose_shards_would_be_empty_makes_no_folder(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    with pytest.raises(CapacityError, match="fewer shards"):
+        bench.fit(planted(6), {"partition.num_shards": 500}, home=tmp_path / "home")
+
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next_caller() -> None:
+    settings = tiny()
+    pool = InlinePool(choose_profile(settings.shards), settings.shards, 1)
+    assert pool.map("call", [("builtins:int", ("6",))]) == [6]
+
+    def interrupted(stream: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coordinator.pools.inline, "read_frame", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.map("call", [("builtins:int", ("7",))])
+
+    assert pool.map("call", [("builtins:int", ("8",))]) == [8]
+    pool.close()

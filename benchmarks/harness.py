@@ -55,14 +55,19 @@ def fitted(graph: Graph, config: Config, pool: Pool, **options: Any) -> Iterator
 
 def provenance() -> str:
     """One line: commit, machine, load."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    commit = _git("describe", "--always")
+    if _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!README.md"):
+        commit += " with local changes"
     load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"commit {commit or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, load average {load_average}"
     )
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def mean_sd(values: Sequence[float]) -> str:

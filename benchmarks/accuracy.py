@@ -104,7 +104,7 @@ def main() -> None:
     shards = base.shards
     text = (
         f"# Accuracy on {name}, {base.partition.num_shards} shards, {shards.model}\n\n"
-        f"`python -m benchmarks.accuracy --data {name}`, {provenance()}.\n"
+        f"`python -m benchmarks.accuracy --data {options.data}`, {provenance()}.\n"
         f"Shards: lr {shards.lr:g}, weight decay {shards.weight_decay:g}, "
         f"{shards.training_epochs} epochs; one model's own: {', '.join(options.whole)}.\n\n"
         + table(found, options.seeds)

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--whole",
         nargs="*",
-        default=["shards.lr=0.03", "shards.weight_decay=1e-4", "shards.training_epochs=200"],
+        default=["shards.lr=0.2", "shards.weight_decay=1e-4", "shards.training_epochs=200"],
         help="own settings of the one model",
     )
     parser.add_argument("--seeds", type=int, default=5)

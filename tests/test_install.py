@@ -62,4 +62,4 @@ def test_the_installed_wheel_fits_with_a_preset_from_an_empty_folder(
     )
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"shards": 3, "lr": 0.2}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"shards": 3, "lr": 0.1}

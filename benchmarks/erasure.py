@@ -123,7 +123,8 @@ def main() -> None:
         pool.close()
     text = (
         f"# One-node erasure on {name}, {options.shards} shards\n\n"
-        f"`python -m benchmarks.erasure --data {options.data} --shards {options.shards}`, {provenance()}.\n"
+        f"`python -m benchmarks.erasure --data {options.data} --shards {options.shards}`, "
+        f"{provenance()}.\n"
         f"Medians of {ERASURES} erasures and {FITS} fits from scratch, one warm Ray pool.\n\n"
         + markdown(rows)
         + "\nStages, up to publication, of the erasure with the median CPU time:\n\n"

@@ -105,13 +105,6 @@ class NumericsError(UnweaveError):
     exit_code = 5
 
 
-class VerificationError(UnweaveError):
-    """A stored system is not what its keys claim."""
-
-    code = "UW-V001"
-    exit_code = 7
-
-
 class ErasureError(UnweaveError):
     """An accepted erasure could not be finished; it stays accepted and will be resumed."""
 

@@ -291,3 +291,15 @@ def files_of(home: Path) -> dict[str, tuple[int, int]]:
 def artefacts_of(system: System) -> set[str]:
     """What the published generation refers to, as paths below ``objects``."""
     return {f"{kind}/{key}" for kind, key in system.generation.artefacts}
+
+
+def state_of(system: System) -> tuple[Any, ...]:
+    """Everything that a request which is refused may not move."""
+    ledger = system._ledger
+    return (
+        system.generation,
+        ledger.current_generation(),
+        ledger.epoch(),
+        ledger.request_states(),
+        files_of(system.home),
+    )

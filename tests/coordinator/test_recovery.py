@@ -37,23 +37,11 @@ from tests.coordinator.systems import (
     files_of,
     kept_partition,
     planted,
+    state_of,
     summary,
     tiny,
     training_ids,
 )
-
-
-def _state(system: System) -> tuple[Any, ...]:
-    """Everything that a request which is refused may not move."""
-    ledger = system._ledger
-    return (
-        system.generation,
-        ledger.current_generation(),
-        ledger.epoch(),
-        ledger.request_states(),
-        files_of(system.home),
-    )
-
 
 # ---- the lock
 
@@ -134,14 +122,14 @@ def test_another_environment_is_refused_until_everything_is_rebuilt_in_it(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = bench.fit(planted(10))
-    before = _state(system)
+    before = state_of(system)
     monkeypatch.setattr(shards.recipe, "NUMERICS_VERSION", 10**6)
     gone = Erasure(nodes=[training_ids(system)[0]])
 
     with pytest.raises(ConfigError, match=r"3 of 3 submodels .* another environment"):
         system.erase(gone)
 
-    assert _state(system) == before
+    assert state_of(system) == before
     assert system.rebuild().generation.retrained == (0, 1, 2)
     assert system.erase(gone).shards_retrained
 

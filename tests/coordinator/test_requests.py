@@ -28,23 +28,11 @@ from tests.coordinator.systems import (
     erasure_of_every_kind,
     files_of,
     planted,
+    state_of,
     tiny,
     training_ids,
     unowned_ids,
 )
-
-
-def _state(system: System) -> tuple[Any, ...]:
-    """Everything that a request which is refused may not move."""
-    ledger = system._ledger
-    return (
-        system.generation,
-        ledger.current_generation(),
-        ledger.epoch(),
-        ledger.request_states(),
-        files_of(system.home),
-    )
-
 
 # ---- homes and tombstones
 
@@ -114,11 +102,11 @@ def test_asking_again_returns_the_receipt_of_then_and_changes_nothing(
     system = bench.fit(records)
     erasure = erasure_of_every_kind(system, records)[kind]
     receipt = system.erase(erasure)
-    before = _state(system)
+    before = state_of(system)
 
     assert system.erase(erasure) == receipt
     assert system.plan(erasure).already == {receipt.request_id: _asked(erasure)}
-    assert _state(system) == before
+    assert state_of(system) == before
 
 
 def _asked(erasure: Erasure) -> int:
@@ -183,7 +171,7 @@ def test_a_receipt_counts_the_records_that_went(bench: Workbench) -> None:
 def test_unknown_ids_are_all_listed_up_to_ten_and_nothing_changes(bench: Workbench) -> None:
     records = planted(10)
     system = bench.fit(records)
-    before = _state(system)
+    before = state_of(system)
     known = sorted(records.features)[0]
     unknown = list(range(100001, 100013))
 
@@ -193,7 +181,7 @@ def test_unknown_ids_are_all_listed_up_to_ten_and_nothing_changes(bench: Workben
     assert caught.value.ids == tuple(unknown)
     assert all(str(node_id) in str(caught.value) for node_id in unknown[:10])
     assert "+2 more" in str(caught.value)
-    assert _state(system) == before
+    assert state_of(system) == before
     assert system.graph.has_node(known)
 
 
@@ -250,12 +238,12 @@ def test_an_erasure_that_names_no_records_is_refused_where_it_is_made(
 
 def test_an_unknown_feature_column_is_named(bench: Workbench) -> None:
     system = bench.fit(planted(10))
-    before = _state(system)
+    before = state_of(system)
 
     with pytest.raises(GraphError, match=r"\['colour'\]"):
         system.erase(Erasure(features={system.graph.ids[0]: ["f1", "colour"]}))
 
-    assert _state(system) == before
+    assert state_of(system) == before
 
 
 def test_ids_of_numpy_and_of_json_are_the_ids_they_say() -> None:
@@ -283,11 +271,11 @@ def test_requests_merged_ask_for_all_of_them() -> None:
 def test_a_plan_has_no_side_effect_and_its_erasure_does_what_it_says(bench: Workbench) -> None:
     records = planted(10)
     system = bench.fit(records)
-    before = _state(system)
+    before = state_of(system)
 
     plan = system.plan(erasure_of_every_kind(system, records)["several kinds"])
 
-    assert _state(system) == before
+    assert state_of(system) == before
     receipt = system.erase(plan)
     assert receipt.shards_retrained == plan.shards
     assert receipt.records == plan.records
@@ -299,23 +287,23 @@ def test_a_plan_of_an_earlier_epoch_is_refused_and_changes_nothing(bench: Workbe
     a, b = training_ids(system)[:2]
     plan = system.plan(Erasure(nodes=[a]))
     system.erase(Erasure(nodes=[b]))
-    before = _state(system)
+    before = state_of(system)
 
     with pytest.raises(StalePlanError, match=r"epoch 0 .* at epoch 1"):
         system.erase(plan)
 
-    assert _state(system) == before
+    assert state_of(system) == before
     assert system.graph.has_node(a)
 
 
 def test_an_empty_request_changes_nothing(bench: Workbench) -> None:
     system = bench.fit(planted(10))
-    before = _state(system)
+    before = state_of(system)
 
     receipt = system.erase([])
 
     assert receipt.shards_retrained == ()
-    assert _state(system) == before
+    assert state_of(system) == before
 
 
 # ---- traces

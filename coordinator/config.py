@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,13 +21,26 @@ class AggregatorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: str = Field(default="gate", description="a name in coordinator.aggregators.AGGREGATORS")
+    kind: str = Field(
+        default="learned", description="a name in coordinator.aggregators.AGGREGATORS"
+    )
     mix: float = Field(
         default=0.9, ge=0, le=1, description="gate: share of the vote that follows the neighbours"
     )
     fit_rows: int = Field(
-        default=200, ge=1, description="optimal: expected number of training rows it is fitted on"
+        default=1000,
+        ge=1,
+        description="expected rows it is fitted on: training rows (optimal), validation (learned)",
     )
+    ridge_width: int = Field(
+        default=512,
+        ge=16,
+        description="learned, merge: columns that wide features are projected to",
+    )
+    label_step: Literal["none", "propagate", "correct_and_smooth"] = Field(
+        default="none", description="what retained labels do to the answer; learned has its own"
+    )
+    label_steps: int = Field(default=3, ge=1, le=50, description="steps of the label step")
 
 
 class StorageConfig(BaseModel):

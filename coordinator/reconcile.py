@@ -9,10 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from cluster.digest import tensors_digest
 from cluster.errors import CorruptArtefactError
@@ -24,11 +20,11 @@ from cluster.store import Blob, LocalStore
 from coordinator.aggregators import find_aggregator
 from coordinator.aggregators.base import AggregatorState, FitContext
 from coordinator.config import Config
+from coordinator.disturbance import disturbance
 from coordinator.generation import Generation, ShardEntry
 from coordinator.ledger import Ledger
 from coordinator.pools import Pool
 from coordinator.stopwatch import Stopwatch
-from shards.blocks import reach
 from shards.checkpoint import CONTENT, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
 from shards.jobs import BuildJob, BuildReport
@@ -36,7 +32,6 @@ from shards.recipe import Recipe, submodel_key, submodel_seed
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 
@@ -249,9 +244,10 @@ class Reconciler:
         state: AggregatorState | None,
     ) -> AggregatorState:
         submodels = {s: e.key for s, e in sorted(entries.items()) if e.weights_digest}
-        moved = None
-        if wanted.previous_graph is not None and wanted.change is not None:
-            moved = disturbance(wanted.previous_graph, wanted.change)
+        change = None
+        if wanted.previous_graph is not None and wanted.change and wanted.previous:
+            before_key = wanted.previous.graph_key
+            change = disturbance(wanted.previous_graph, before_key, wanted.change)
         context = FitContext(
             wanted.graph,
             graph_key,
@@ -264,7 +260,7 @@ class Reconciler:
             str(self.store.home),
             self.write_all,
             state,
-            moved,
+            change,
         )
         return find_aggregator(self.config.aggregator.kind).fit(context)
 
@@ -316,29 +312,3 @@ def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
     store.clear_staging()
     ledger.unregister(gone)
     return len(gone)
-
-
-def disturbance(before: Graph, change: Change) -> Callable[[int], Array]:
-    """``moved(hops)``: ``[N]`` bool over the changed graph, rows whose answer may differ.
-
-    A row's answer reads the features, edges and degrees within its receptive field; a change
-    disturbs the rows it names, the ends of its edges, and the rows whose degree it lowers.
-    """
-    removed = before.rows(change.nodes)
-    cut = before.edge_positions(change.edges)
-    named = [
-        np.flatnonzero(reach(before, removed, 1, forward=True)) if len(removed) else removed,
-        before.src[cut],
-        before.dst[cut],
-        before.rows([node_id for node_id, _ in change.features]),
-        before.rows(change.labels),
-    ]
-    start = np.unique(np.concatenate(named).astype(np.int64))
-    survives = np.ones(before.num_nodes, bool)
-    survives[removed] = False
-
-    def moved(hops: int) -> Array:
-        rows: Array = reach(before, start, hops, forward=True)[survives]
-        return rows
-
-    return moved

@@ -29,7 +29,7 @@ from cluster.partitioners import check_room, make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
-from coordinator.aggregators.base import AGGREGATOR, AggregatorState, View
+from coordinator.aggregators.base import AGGREGATOR, AggregatorState, ServingHome, View
 from coordinator.answering import evaluate_all
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure, present_part
@@ -387,8 +387,8 @@ class System:
         if role not in ROLES:
             raise ConfigError(f"role is {role!r}; choose one of {sorted(ROLES)}")
         kind = aggregator or self.config.aggregator.kind
-        if kind == "optimal" and kind != self.config.aggregator.kind:
-            raise ConfigError("aggregator 'optimal' has to be fitted; set aggregator.kind to it")
+        if find_aggregator(kind).fitted and kind != self.config.aggregator.kind:
+            raise ConfigError(f"aggregator {kind!r} has to be fitted; set aggregator.kind to it")
         proba = self._answer(kind, self._aggregator)
         wanted = (self._graph.roles(self.config.roles) == ROLES[role]) & (
             self._graph.y != UNLABELLED
@@ -411,7 +411,14 @@ class System:
                 ),
                 self._stage("predicting"),
             )
-        view = View(self._graph, self._partition.owners(self._graph), tuple(submodels))
+        home = ServingHome(
+            str(self.home),
+            self._generation.graph_key,
+            self._generation.partition_key,
+            self._recipe,
+            self.pool,
+        )
+        view = View(self._graph, self._partition.owners(self._graph), tuple(submodels), home)
         return find_aggregator(kind).combine(self._posteriors, view, state, self.config)
 
     # ---- forget

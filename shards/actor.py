@@ -19,14 +19,26 @@ from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
 from cluster.home import SegmentCache, load_graph, load_partition
 from cluster.store import LocalStore
-from shards.blocks import Ball, ball
+from shards.aggregation import Aggregation
+from shards.ball import Ball, ball
 from shards.checkpoint import CONTENT, load_weights, submodel_blob
 from shards.content import ShardContent, build_content
-from shards.jobs import BlocksJob, BuildJob, BuildReport, EvaluateJob, ReplayJob, ReplayReport
+from shards.jobs import (
+    AnswerJob,
+    BuildJob,
+    BuildReport,
+    EvaluateJob,
+    LearnJob,
+    ReplayJob,
+    ReplayReport,
+    RidgeJob,
+    RowsJob,
+)
 from shards.recipe import Recipe, require_profile, submodel_key
 from shards.submodels.inputs import ModelInput, ball_input, inference_input
 from shards.submodels.layers import Submodel
 from shards.submodels.registry import restore_submodel
+from shards.submodels.rowwise import row_posteriors
 from shards.training import posteriors, train
 
 Array = npt.NDArray[Any]
@@ -39,6 +51,7 @@ class ShardActor:
         self._graphs: dict[str, tuple[str, Graph]] = {}  # home -> key and graph
         self._segments: dict[str, SegmentCache] = {}
         self._models: dict[str, dict[str, Submodel]] = {}  # home -> key -> hosted submodel
+        self._aggregation = Aggregation(self._load)
 
     def ping(self, job: None = None) -> bool:
         """Answer once the process can train; torch loads its optimisers at the first step."""
@@ -87,23 +100,36 @@ class ShardActor:
         models = self._host(job.home, job.submodel_keys, job.recipe, graph)
         return np.stack([posteriors(model, inputs) for model in models])
 
-    def blocks(self, job: BlocksJob) -> list[dict[int, Array]]:
-        """Per submodel: position in ``buckets`` -> ``[t, C]`` float32 posteriors of its rows."""
+    def rows(self, job: RowsJob) -> list[Array]:
+        """Per submodel ``[r, C]`` float32 posteriors of the rows wanted of it."""
         require_profile(job.recipe.profile)
-        graph = self._load(job.home, job.graph_key)
-        balls: dict[int, tuple[Ball, ModelInput]] = {}
+        graph, store = self._load(job.home, job.graph_key), LocalStore(job.home)
+        balls: dict[bytes, tuple[Ball, ModelInput]] = {}
         answers = []
-        models = self._host(job.home, job.submodel_keys, job.recipe, graph)
-        for model, positions in zip(models, job.wanted, strict=True):
-            answer = {}
-            for at in positions:
-                if at not in balls:
-                    around = ball(graph, job.buckets[at], job.hops)
-                    balls[at] = around, ball_input(around, job.recipe.config.device)
-                around, inputs = balls[at]
-                answer[at] = posteriors(model, inputs)[around.targets]
-            answers.append(answer)
+        for key, rows in zip(job.submodel_keys, job.wanted, strict=True):
+            name = rows.tobytes()
+            if name not in balls:
+                around = ball(graph, rows, job.hops)
+                balls[name] = around, ball_input(around, "cpu")
+            around, inputs = balls[name]
+            weights = load_weights(store, key)
+            answers.append(row_posteriors(weights, job.recipe.config, inputs)[around.targets])
         return answers
+
+    def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
+        """See :meth:`shards.aggregation.Aggregation.fit_ridge`."""
+        require_profile(job.recipe.profile)
+        return self._aggregation.fit_ridge(job)
+
+    def learn(self, job: LearnJob) -> dict[str, Array]:
+        """See :meth:`shards.aggregation.Aggregation.learn`."""
+        require_profile(job.ridge.recipe.profile)
+        return self._aggregation.learn(job)
+
+    def answer(self, job: AnswerJob) -> Array:
+        """See :meth:`shards.aggregation.Aggregation.answer`."""
+        require_profile(job.learn.ridge.recipe.profile)
+        return self._aggregation.answer(job)
 
     def call(self, job: tuple[str, tuple[Any, ...]]) -> Any:
         """Run a pure function, named as ``module:function``, under this process's numerics."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
+from cluster.config import RolesConfig
 from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -47,12 +49,11 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
-class BlocksJob:
-    """Posterior blocks of some submodels on some balls.
+class RowsJob:
+    """Posteriors of some submodels on a few rows, the same bits whichever rows go together.
 
     Attributes:
-        buckets: per ball its fit rows (rows of the graph).
-        wanted: per submodel the positions in ``buckets`` of the blocks to compute.
+        wanted: per submodel ascending rows of the graph.
     """
 
     home: str
@@ -60,8 +61,73 @@ class BlocksJob:
     submodel_keys: tuple[str, ...]
     recipe: Recipe
     hops: int
-    buckets: tuple[Array, ...]
-    wanted: tuple[tuple[int, ...], ...]
+    wanted: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class GraphMove:
+    """How a graph came from the one before.
+
+    Attributes:
+        previous_key: graph before.
+        kept: ``[N]`` row that each row had there, ascending.
+        moved: ``[N]`` bool, rows whose ridge features may have changed.
+    """
+
+    previous_key: str
+    kept: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
+class RidgeJob:
+    """A ridge head over the whole graph.
+
+    Attributes:
+        width: columns of each part of projected features.
+        seed: root seed of the system.
+        move: what changed since a graph whose statistics a worker may hold; None to start afresh.
+    """
+
+    home: str
+    graph_key: str
+    recipe: Recipe
+    roles: RolesConfig
+    width: int
+    seed: int
+    move: GraphMove | None = None
+
+
+@dataclass(frozen=True)
+class LearnJob:
+    """Fit of the learned aggregator.
+
+    Attributes:
+        ridge: its ridge expert.
+        partition_key: who owns which training node.
+        shards: the s shards that have a submodel.
+        rows: ``[R]`` fit rows of the graph.
+        posteriors: ``[s, R, C]`` answers of the submodels there.
+    """
+
+    ridge: RidgeJob
+    partition_key: str
+    shards: tuple[int, ...]
+    rows: Array
+    posteriors: Array
+
+
+@dataclass(frozen=True)
+class AnswerJob:
+    """Answers of a fitted aggregator on every row of the graph.
+
+    Attributes:
+        learn: what it was fitted with, ``rows`` and ``posteriors`` being those of the whole graph.
+        tensors: what the fit gave; a ridge head alone answers by itself.
+    """
+
+    learn: LearnJob
+    tensors: Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from cluster.graph import Graph
 from cluster.partition import Partition
 from cluster.store import Blob, Store
 from coordinator.config import Config
+from coordinator.disturbance import Disturbance
 from coordinator.pools import Pool
 from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
 
 AGGREGATOR, PACK = "aggregator", "posteriors"
+NUMERICS_VERSION = 1  # raise it whenever code changes the bits of a fitted aggregator
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class FitContext:
         store: the home's store, at ``home``.
         write: stores blobs under (kind, key), registered in the ledger first.
         previous: the aggregator before this change, if there is one.
-        moved: ``moved(hops)`` gives ``[N]`` bool, the rows whose answer may have changed when a
-            submodel reads ``hops`` steps; None when everything is to be computed.
+        disturbance: what the change since ``previous`` disturbs; None when everything is to be
+            computed.
     """
 
     graph: Graph
@@ -69,7 +71,33 @@ class FitContext:
     home: str
     write: Callable[[Mapping[tuple[str, str], Blob]], None]
     previous: AggregatorState | None
-    moved: Callable[[int], Array] | None
+    disturbance: Disturbance | None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a fitted aggregator's key covers besides the data it reads."""
+        settings = self.config.aggregator.model_dump()
+        roles, seed = self.config.roles.model_dump(), self.config.seed
+        return NUMERICS_VERSION, settings, roles, self.partition.key, self.recipe.key, seed
+
+
+@dataclass(frozen=True)
+class ServingHome:
+    """Where a worker finds what it answers with.
+
+    Attributes:
+        path: folder of the system.
+        graph_key: the current graph.
+        partition_key: its partition.
+        recipe: recipe of the submodels.
+        pool: the workers.
+    """
+
+    path: str
+    graph_key: str
+    partition_key: str
+    recipe: Recipe
+    pool: Pool
 
 
 @dataclass(frozen=True)
@@ -80,17 +108,20 @@ class View:
         graph: the surviving graph.
         owner: ``[N]`` owner of each row, negative where no shard owns it.
         shards: ``[s]`` shard numbers of the posteriors, in order.
+        home: for an aggregator that lets a worker answer.
     """
 
     graph: Graph
     owner: Array
     shards: tuple[int, ...]
+    home: ServingHome | None = None
 
 
 class Aggregator(ABC):
     """One way to aggregate; deterministic, and blind to the order of work."""
 
     kind: str
+    fitted = False  # whether it has parameters
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit on the declared inputs; without parameters there is only a key."""

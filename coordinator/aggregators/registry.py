@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from cluster.errors import ConfigError
 from coordinator.aggregators.base import Aggregator
 from coordinator.aggregators.gate import Gate
+from coordinator.aggregators.learned import Learned
+from coordinator.aggregators.merge import Merge
 from coordinator.aggregators.optimal import Optimal
 from coordinator.aggregators.voting import Majority, Mean
 
 AGGREGATORS: Mapping[str, type[Aggregator]] = {
     "gate": Gate,
+    "learned": Learned,
     "majority": Majority,
     "mean": Mean,
+    "merge": Merge,
     "optimal": Optimal,
 }
 

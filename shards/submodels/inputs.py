@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cluster.graph import Graph, in_degree
-from shards.blocks import Ball
+from shards.ball import Ball
 from shards.content import ShardContent
 
 Array = npt.NDArray[Any]

@@ -1,9 +1,4 @@
-"""Posterior blocks: a submodel's answers on a few fit rows, computed on just the rows they reach.
-
-A block's bits are a function of the submodel and of its ball (the fit rows of one bucket, all rows
-within the receptive field, the edges among them, and their degrees in the whole graph). A change
-outside the ball leaves the block, and its key, as they are.
-"""
+"""The part of a graph that the answers on a few rows depend on."""
 
 from __future__ import annotations
 
@@ -14,9 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.digest import Digest, digest
 from cluster.graph import Graph
-from cluster.segments import pack_column, pack_features
 from shards.content import induced_edges
 
 Array = npt.NDArray[Any]
@@ -24,12 +17,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """Fit rows and everything within ``hops`` message-passing steps of them.
+    """Some rows and everything within ``hops`` message-passing steps of them.
 
     Attributes:
         graph: the graph the rows are taken from.
         rows: ``[b]`` ascending rows of the graph inside the ball.
-        targets: ``[t]`` positions of the fit rows among ``rows``.
+        targets: ``[t]`` positions of the rows that were asked for among ``rows``.
     """
 
     graph: Graph
@@ -39,6 +32,9 @@ class Ball:
     @cached_property
     def edges(self) -> tuple[Array, Array, Array | None]:
         """In-neighbour CSR inside the ball."""
+        adjacency = self.graph.adjacency
+        if len(self.rows) == self.graph.num_nodes:
+            return adjacency.indptr, adjacency.indices, adjacency.weight
         return induced_edges(self.graph, self.rows)
 
     @cached_property
@@ -47,22 +43,17 @@ class Ball:
         degree: Array = self.graph.adjacency.degree[self.rows]
         return degree
 
-    @cached_property
-    def digest(self) -> Digest:
-        """Digest of every graph row the block reads."""
-        indptr, indices, weight = self.edges
-        tensors = pack_column("id", self.graph.ids[self.rows], self.graph.schema.id_type)
-        tensors |= pack_features(self.graph.x[self.rows])
-        arrays = [self.targets, indptr, indices, self.degree]
-        training_schema = self.graph.schema.training_digest
-        return digest("ball", training_schema, tensors, arrays, weight)
+
+def ball(graph: Graph, rows: Array, hops: int) -> Ball:
+    """The ball around ``rows`` (ascending rows of ``graph``)."""
+    inside = np.flatnonzero(reach(graph, rows, hops))
+    return Ball(graph, inside, np.searchsorted(inside, rows))
 
 
-def ball(graph: Graph, fit_rows: Array, hops: int) -> Ball:
-    """The ball around ``fit_rows`` (ascending rows of ``graph``)."""
-    inside = reach(graph, fit_rows, hops)
-    rows = np.flatnonzero(inside)
-    return Ball(graph, rows, np.searchsorted(rows, fit_rows))
+def whole(graph: Graph) -> Ball:
+    """All rows: the ball that every other one agrees with."""
+    rows = np.arange(graph.num_nodes)
+    return Ball(graph, rows, rows)
 
 
 def reach(graph: Graph, rows: Array, hops: int, *, forward: bool = False) -> Array:
@@ -85,8 +76,3 @@ def reach(graph: Graph, rows: Array, hops: int, *, forward: bool = False) -> Arr
         frontier = found[~inside[found]]
         inside[frontier] = True
     return inside
-
-
-def block_key(submodel_key: str, ball_digest: str) -> Digest:
-    """Key of one posterior block; the submodel's key covers the recipe."""
-    return digest("posterior-block", submodel_key, ball_digest)

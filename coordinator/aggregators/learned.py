@@ -1,0 +1,56 @@
+"""The learned aggregator: a gate over the shards inside a log-linear stack of experts.
+
+Experts are the gated mixture and the mean of the submodels, label propagation (three steps, and the
+neighbours alone), a ridge head on propagated features, and Correct and Smooth of that head. Gate
+and stack have some 26 parameters whatever the number of shards; they are fitted on validation rows,
+which are erasable data too: an erased row leaves the fit, and it is done again after every change.
+"""
+
+from __future__ import annotations
+
+from cluster.digest import digest
+from cluster.graph import VAL
+from cluster.store import Blob
+from coordinator.aggregators.base import (
+    AGGREGATOR,
+    PACK,
+    Aggregator,
+    AggregatorState,
+    Array,
+    FitContext,
+    View,
+)
+from coordinator.aggregators.fitrows import fit_answers
+from coordinator.aggregators.merge import answer, ridge_job
+from coordinator.config import Config
+from shards.jobs import LearnJob
+
+
+class Learned(Aggregator):
+    """Gate and stack, refitted whenever something they read moved."""
+
+    kind = "learned"
+    fitted = True
+
+    def fit(self, context: FitContext) -> AggregatorState:
+        """Compute moved answers and statistics, keep the others, refit."""
+        answers, blobs = fit_answers(context, VAL)
+        key = digest("aggregator", context.identity, answers.pack)
+        job = LearnJob(
+            ridge_job(context),
+            str(context.partition.key),
+            tuple(sorted(context.submodels)),
+            answers.rows,
+            answers.posteriors,
+        )
+        tensors = context.pool.map("learn", [job])[0]
+        meta = {"pack": answers.pack}
+        context.write({**blobs, (AGGREGATOR, str(key)): Blob(tensors, meta)})
+        artefacts = ((AGGREGATOR, str(key)), (PACK, answers.pack))
+        return AggregatorState(key, tensors, meta, artefacts)
+
+    def combine(
+        self, posteriors: Array, view: View, state: AggregatorState, config: Config
+    ) -> Array:
+        """The stack on every row, computed by a worker."""
+        return answer(posteriors, view, state, config)

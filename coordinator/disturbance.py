@@ -21,38 +21,44 @@ class Disturbance:
 
     Attributes:
         before: graph before the change, stored under ``before_key``.
-        start: rows of ``before`` that the change touches: those it names, the ends of its edges,
-            and those whose degree it lowers.
+        rewired: rows of ``before`` whose in-neighbours or degree change.
+        renewed: rows of ``before`` whose features or label change.
         kept: ``[N]`` row of ``before`` that each row of the changed graph had, ascending.
     """
 
     before: Graph
     before_key: str
-    start: Array
+    rewired: Array
+    renewed: Array
     kept: Array
 
     def moved(self, hops: int) -> Array:
         """``[N]`` bool over the changed graph: rows that read a touched one within ``hops``."""
-        rows: Array = reach(self.before, self.start, hops, forward=True)[self.kept]
+        touched = np.concatenate([self.rewired, self.renewed])
+        rows: Array = reach(self.before, touched, hops, forward=True)[self.kept]
         return rows
 
     def as_move(self, hops: int) -> GraphMove:
-        """For a worker that holds what it computed on the graph before."""
-        return GraphMove(self.before_key, self.kept, self.moved(hops))
+        """For a worker that holds averages over walks of ``hops`` steps on the graph before.
+
+        A step divides by the degree of the row it arrives at, so a change of degree reaches one
+        step less than a change of features.
+        """
+        averaged = reach(self.before, self.rewired, hops - 1, forward=True)
+        averaged |= reach(self.before, self.renewed, hops, forward=True)
+        renewed = np.isin(self.kept, self.renewed)
+        moved = averaged[self.kept]
+        return GraphMove(self.before_key, self.kept, np.flatnonzero(renewed), np.flatnonzero(moved))
 
 
 def disturbance(before: Graph, before_key: str, change: Change) -> Disturbance:
     """What ``change`` disturbs in ``before``."""
     removed = before.rows(change.nodes)
     cut = before.edge_positions(change.edges)
-    named = [
-        np.flatnonzero(reach(before, removed, 1, forward=True)) if len(removed) else removed,
-        before.src[cut],
-        before.dst[cut],
-        before.rows([node_id for node_id, _ in change.features]),
-        before.rows(change.labels),
-    ]
+    beside = np.flatnonzero(reach(before, removed, 1, forward=True))
+    rewired = np.unique(np.concatenate([beside, before.src[cut], before.dst[cut]]))
+    cells = before.rows([node_id for node_id, _ in change.features])
+    renewed = np.unique(np.concatenate([cells, before.rows(change.labels)]))
     survives = np.ones(before.num_nodes, bool)
     survives[removed] = False
-    start = np.unique(np.concatenate(named).astype(np.int64))
-    return Disturbance(before, before_key, start, np.flatnonzero(survives))
+    return Disturbance(before, before_key, rewired, renewed, np.flatnonzero(survives))

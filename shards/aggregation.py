@@ -15,14 +15,12 @@ from shards.jobs import AnswerJob, LearnJob, RidgeJob
 from shards.learned import (
     FitRows,
     answer_learned,
-    fit_head,
     fit_learned,
     gate_input,
     graph_experts,
     nodes_of,
-    training_labels,
 )
-from shards.ridge import RidgeHead, RidgeSpec, RidgeState, fit_state, scores, update_state
+from shards.ridge import RidgeHead, RidgeSpec, RidgeState, fit_state, scores, solve, update_state
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +30,7 @@ class Aggregation:
 
     def __init__(self, load_graph: Callable[[str, str], Graph]) -> None:
         self._load_graph = load_graph
-        self._held: dict[str, tuple[tuple[Any, ...], RidgeState]] = {}
+        self._held: dict[str, tuple[tuple[str, RidgeSpec], RidgeState]] = {}
 
     def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
         """``weights`` ``[d, C]`` and ``ridge`` of the head."""
@@ -43,7 +41,7 @@ class Aggregation:
         """Ridge head, gate and stack."""
         head, graph = self._head(job.ridge), self._graph(job.ridge)
         state = self._state(job.ridge)
-        fitted = fit_learned(graph, state, head, self._fit_rows(job, graph), job.ridge.seed)
+        fitted = fit_learned(graph, state, head, self._fit_rows(job, graph))
         return {"weights": head.weights, "ridge": np.asarray(head.ridge)} | fitted
 
     def answer(self, job: AnswerJob) -> Array:
@@ -70,22 +68,20 @@ class Aggregation:
         return self._load_graph(job.home, job.graph_key)
 
     def _head(self, job: RidgeJob) -> RidgeHead:
-        spec = RidgeSpec(job.width, job.seed)
-        return fit_head(self._graph(job), self._state(job), spec)
+        return solve(self._state(job), job.probe)
 
     def _state(self, job: RidgeJob) -> RidgeState:
         """Statistics of the job's graph: held, carried over the last change, or made afresh."""
-        settings = (job.roles, job.width, job.seed)
-        held, graph = self._held.get(job.home), self._graph(job)
-        if held is not None and held[0] == (job.graph_key, *settings):
-            return held[1]
-        labels, spec = training_labels(graph, job.roles), RidgeSpec(job.width, job.seed)
-        move = job.move
-        if held is not None and move is not None and held[0] == (move.previous_key, *settings):
-            state = update_state(held[1], graph, labels, spec, move.kept, move.moved)
+        spec, move = RidgeSpec(job.width, job.seed), job.move
+        key, held = self._held.pop(job.home, (None, None))
+        graph = self._graph(job)
+        if held is not None and key == (job.graph_key, spec):
+            state = held
+        elif held is not None and move is not None and key == (move.previous_key, spec):
+            state = update_state(held, graph, job.labels, spec, move)
         else:
-            state = fit_state(graph, labels, spec)
-        self._held[job.home] = (job.graph_key, *settings), state
+            state = fit_state(graph, job.labels, spec)
+        self._held[job.home] = (job.graph_key, spec), state
         return state
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from cluster.config import RolesConfig
 from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -71,11 +70,13 @@ class GraphMove:
     Attributes:
         previous_key: graph before.
         kept: ``[N]`` row that each row had there, ascending.
-        moved: ``[N]`` bool, rows whose ridge features may have changed.
+        renewed: ascending rows whose own features may have changed.
+        moved: ascending rows whose averages over a walk may have changed.
     """
 
     previous_key: str
     kept: Array
+    renewed: Array
     moved: Array
 
 
@@ -84,6 +85,8 @@ class RidgeJob:
     """A ridge head over the whole graph.
 
     Attributes:
+        labels: ``[N]`` int64 label of each training row, -1 elsewhere.
+        probe: rows with a training label on which lambda is chosen.
         width: columns of each part of projected features.
         seed: root seed of the system.
         move: what changed since a graph whose statistics a worker may hold; None to start afresh.
@@ -92,7 +95,8 @@ class RidgeJob:
     home: str
     graph_key: str
     recipe: Recipe
-    roles: RolesConfig
+    labels: Array
+    probe: Array
     width: int
     seed: int
     move: GraphMove | None = None

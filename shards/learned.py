@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.config import RolesConfig
-from cluster.graph import TRAIN, UNLABELLED, Graph
+from cluster.graph import Graph
 from shards.affinity import affinity
 from shards.ball import whole
 from shards.label_step import (
@@ -21,11 +20,11 @@ from shards.label_step import (
     symmetric_operator,
     with_prior,
 )
-from shards.ridge import RidgeHead, RidgeSpec, RidgeState, scores, solve
+from shards.ridge import RidgeHead, RidgeState, scores
 from shards.stacking import (
     GateInput,
-    choose_stack,
     fit_gate,
+    fit_stack,
     gated,
     held_labels,
     log_experts,
@@ -37,7 +36,6 @@ Array = npt.NDArray[Any]
 
 LABEL_STEPS = 3
 NEIGHBOUR_PRIOR = 0.5  # labels of the class frequencies that a node has beside its neighbours'
-PROBE_ROWS = 400  # expected training rows on which leave-one-out residuals are taken
 
 
 @dataclass(frozen=True)
@@ -57,19 +55,6 @@ class FitRows:
     owner: Array
 
 
-def training_labels(graph: Graph, roles: RolesConfig) -> Array:
-    """``[N]`` int64 label of each training row, -1 elsewhere."""
-    train = graph.roles(roles) == TRAIN
-    return np.where(train, graph.y, UNLABELLED).astype(np.int64)
-
-
-def fit_head(graph: Graph, state: RidgeState, spec: RidgeSpec) -> RidgeHead:
-    """The ridge head, its lambda by leave-one-out on rows under a threshold fixed at creation."""
-    share = min(1.0, PROBE_ROWS / max(graph.schema.nominal_nodes, 1))
-    chosen = graph.hash("ridge-probe", spec.seed) / 2.0**64 < share
-    return solve(state, np.flatnonzero(chosen & (state.labels >= 0)))
-
-
 def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str, Array]:
     """``[N, C]`` answers of the experts that read the graph and no submodel."""
     around, num_classes = whole(graph), graph.schema.num_classes
@@ -86,19 +71,14 @@ def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str,
     }
 
 
-def fit_learned(
-    graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows, seed: int
-) -> dict[str, Array]:
-    """Parameters of the gate (``[8]``) and the stack (``[E, 3]``), and whether it is by node."""
+def fit_learned(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> dict[str, Array]:
+    """Parameters of the gate (``[8]``) and of the stack (``[E, 3]``)."""
     y = graph.y[fit.rows].astype(np.int64)
     given = gate_input(graph, state.labels, fit)
     theta = fit_gate(given, y)
     experts = {name: table[fit.rows] for name, table in graph_experts(graph, state, head).items()}
     logits = log_experts(experts | shard_experts(given, theta))
-    fold = graph.hash("stack-fold", seed)[fit.rows] % np.uint64(2) == 0
-    nodes = nodes_of(graph, state.labels, fit.rows)
-    weights, by_node = choose_stack(logits, nodes, y, fold)
-    return {"gate": theta, "stack": weights, "by_node": np.asarray(by_node, np.int8)}
+    return {"gate": theta, "stack": fit_stack(logits, nodes_of(graph, state.labels, fit.rows), y)}
 
 
 def answer_learned(

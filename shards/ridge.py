@@ -1,10 +1,11 @@
 """A ridge head on propagated features whose statistics are whole numbers, hence exact.
 
-Features of a node are its own row and the two-hop average of its neighbourhood, each scaled to
-length 1 and rounded to 1/4096. Gram matrix and moments are then sums of integers below 2^53, which
-float64 adds without rounding, in any order and by any kernel. So the statistics of all shards add
-up to those of the whole, and those of rows that moved can be taken off and put on again: what comes
-out is, bit for bit, what a computation from nothing on the surviving rows gives.
+Features of a node are its own row and the average over a two-step walk (each step stays or goes
+on, all alike), each scaled to length 1 and rounded to 1/4096. Gram matrix and moments are then sums
+of integers below 2^53, which float64 adds without rounding, in any order and by any kernel. So the
+statistics of all shards add up to those of the whole, and those of rows that moved can be taken
+off and put on again: what comes out is, bit for bit, what a computation from nothing on the
+surviving rows gives.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ import torch
 
 from cluster.digest import derive_seed, keyed_hash
 from cluster.graph import Graph
-from shards.ball import Ball, ball, whole
-from shards.submodels.inputs import ball_input
-from shards.submodels.rowwise import operator, times
+from shards.jobs import GraphMove
+from shards.submodels.inputs import normalise_rows
+from shards.submodels.rowwise import times
 
 Array = npt.NDArray[Any]
 
-HOPS = 2
 UNIT = 4096  # a feature row has length 1 in these units
 FINE = 2.0**24  # propagated rows are rounded to 1/FINE before their length is taken
 RAW = 1.5  # features up to RAW x width columns stay as they are; wider ones are projected
 SIGNS = 4  # entries of each feature in the projection
 LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the mean of the Gram's diagonal
 FIRST_LAMBDA = 3  # position of the one that is tried first
-CHUNK = 4096  # rows that are worked on at once
+CHUNK = 2048  # rows that are worked on at once
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,14 @@ class RidgeState:
     """Features of every row and the statistics of the labelled training rows.
 
     Attributes:
-        z: ``[N, d]`` int16 features in units of 1/UNIT, the last column constant.
+        near: ``[N, w]`` float32 own features, projected where they are wide.
+        z: ``[N, d]`` int16 ridge features in units of 1/UNIT, the last column constant.
         labels: ``[N]`` training label, negative where a row does not count.
         gram: ``[d, d]`` float64, whole numbers.
         moment: ``[d, C]`` float64, whole numbers.
     """
 
+    near: Array
     z: Array
     labels: Array
     gram: Array
@@ -87,13 +89,14 @@ def fit_state(graph: Graph, labels: Array, spec: RidgeSpec) -> RidgeState:
         labels: ``[N]`` training label of each row, negative where a row does not count.
         spec: what decides the features.
     """
-    z = features(whole(graph), spec)
+    near = own_features(graph, slice(None), spec)
+    z = features(graph, near, np.arange(graph.num_nodes))
     gram, moment = statistics(z, labels, graph.schema.num_classes)
-    return RidgeState(z, labels, gram, moment)
+    return RidgeState(near, z, labels, gram, moment)
 
 
 def update_state(
-    old: RidgeState, graph: Graph, labels: Array, spec: RidgeSpec, kept: Array, moved: Array
+    old: RidgeState, graph: Graph, labels: Array, spec: RidgeSpec, move: GraphMove
 ) -> RidgeState:
     """The state of a changed graph, computing only what moved; the bits of :func:`fit_state`.
 
@@ -102,39 +105,61 @@ def update_state(
         graph: the changed graph.
         labels: as in :func:`fit_state`, for the changed graph.
         spec: what decides the features.
-        kept: ``[N]`` row that each row had before, ascending.
-        moved: ``[N]`` bool, rows whose features within HOPS steps may have changed.
+        move: what the change moved.
     """
-    z = old.z[kept]
-    rows = np.flatnonzero(moved)
-    z[rows] = features(ball(graph, rows, HOPS), spec)
     gone = np.ones(len(old.z), bool)
-    gone[kept] = False
-    differs = moved | (labels != old.labels[kept])
-    gone[kept[differs]] = True
+    gone[move.kept] = False
+    near, z = (np.delete(part, np.flatnonzero(gone), axis=0) for part in (old.near, old.z))
+    near[move.renewed] = own_features(graph, move.renewed, spec)
+    z[move.moved] = features(graph, near, move.moved)
+    differs = labels != old.labels[move.kept]
+    differs[move.moved] = True
+    gone[move.kept[differs]] = True
     num_classes = graph.schema.num_classes
     less = statistics(old.z[gone], old.labels[gone], num_classes)
     more = statistics(z[differs], labels[differs], num_classes)
     gram, moment = old.gram - less[0] + more[0], old.moment - less[1] + more[1]
-    return RidgeState(z, labels, gram, moment)
+    return RidgeState(near, z, labels, gram, moment)
 
 
 # ---- features
 
 
-def features(around: Ball, spec: RidgeSpec) -> Array:
-    """``[t, d]`` int16 features of a ball's targets; the ball reaches HOPS steps."""
-    inputs = ball_input(around, "cpu")
-    near = inputs.x
+def own_features(graph: Graph, rows: Any, spec: RidgeSpec) -> Array:
+    """``[n, w]`` float32 row-normalised features of some rows, projected where they are wide."""
+    near = normalise_rows(graph.x[rows])
     if near.shape[1] > RAW * spec.width:
         near = near @ projection(near.shape[1], spec)
-    near = np.asarray(near.todense() if sp.issparse(near) else near, np.float32)
-    far, step = near, operator(inputs, "gcn")
-    for _ in range(HOPS):
-        far = times(step, far)
-    constant = np.full((len(around.targets), 1), UNIT, np.int16)
-    parts = [unit_rows(near[around.targets]), unit_rows(far[around.targets]), constant]
-    return np.concatenate(parts, axis=1)
+    return np.asarray(near.todense() if sp.issparse(near) else near, np.float32)
+
+
+def features(graph: Graph, near: Array, rows: Array) -> Array:
+    """``[n, d]`` int16 ridge features of some rows; each row's bits are its own."""
+    last = walk_step(graph, rows)
+    middle = np.unique(last.indices)
+    once = np.zeros_like(near)
+    once[middle] = times(walk_step(graph, middle), near)
+    parts = [unit_rows(near[rows]), unit_rows(times(last, once))]
+    return np.concatenate([*parts, np.full((len(rows), 1), UNIT, np.int16)], axis=1)
+
+
+def walk_step(graph: Graph, rows: Array) -> sp.csr_matrix:
+    """``[n, N]`` float32 rows of (D + I)^-1 (A + I), entries in canonical order."""
+    adjacency = graph.adjacency
+    starts = adjacency.indptr[rows]
+    counts = adjacency.indptr[rows + 1] - starts
+    place = np.repeat(np.arange(len(rows)), counts)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    at = np.arange(len(place)) + np.repeat(starts - first, counts)
+    weight = np.ones(len(at), np.float32) if adjacency.weight is None else adjacency.weight[at]
+    column = np.concatenate([adjacency.indices[at], rows])
+    row = np.concatenate([place, np.arange(len(rows))])
+    share = np.concatenate([weight, np.ones(len(rows), np.float32)]).astype(np.float64)
+    share /= adjacency.degree[rows].astype(np.float64)[row] + 1
+    order = np.lexsort((column, row))
+    indptr = np.concatenate([[0], np.cumsum(counts + 1)])
+    entries = (share[order].astype(np.float32), column[order], indptr)
+    return sp.csr_matrix(entries, shape=(len(rows), graph.num_nodes))
 
 
 @lru_cache(maxsize=4)
@@ -231,10 +256,9 @@ def _leave_one_out(
 
 def scores(z: Array, head: RidgeHead) -> Array:
     """``[n, C]`` float32 scores; in training they aim at 1 for the label and 0 elsewhere."""
-    num_classes = head.weights.shape[1]
-    found = np.empty((len(z), num_classes), np.float32)
-    weights = torch.from_numpy(head.weights)
-    for first in range(0, len(z), CHUNK):
-        part = torch.from_numpy(z[first : first + CHUNK]).float() / UNIT
-        found[first : first + CHUNK] = (part @ weights).numpy() + np.float32(1 / num_classes)
-    return found
+    weights = torch.from_numpy(head.weights / np.float32(UNIT))
+    base = np.float32(1 / weights.shape[1])
+    parts = [
+        torch.from_numpy(z[at : at + CHUNK]).float() @ weights for at in range(0, len(z), CHUNK)
+    ]
+    return torch.cat([*parts, weights[:0]]).numpy() + base

@@ -135,16 +135,17 @@ def stacked(logits: Array, nodes: Array, weights: Array) -> Array:
     return np.asarray(powers / np.add.accumulate(powers, axis=1)[:, -1:])
 
 
-def fit_stack(logits: Array, nodes: Array, y: Array, *, by_node: bool) -> Array:
+def fit_stack(logits: Array, nodes: Array, y: Array) -> Array:
     """``[E, 3]`` weights of the experts with the highest penalised likelihood of ``y``.
+
+    With fewer than FEW_ROWS rows the weights do not depend on the node.
 
     Args:
         logits: ``[E, n, C]`` of the experts.
         nodes: ``[n, 3]`` node features.
         y: ``[n]`` class indices.
-        by_node: whether the weights depend on the node; otherwise only the constant is fitted.
     """
-    width = NODE_FEATURES if by_node else 1
+    width = NODE_FEATURES if len(y) >= FEW_ROWS else 1
     values, inputs = torch.from_numpy(logits), torch.from_numpy(nodes[:, :width].copy())
     target = torch.from_numpy(y).long()
     each = torch.arange(len(y))
@@ -167,41 +168,13 @@ def fit_stack(logits: Array, nodes: Array, y: Array, *, by_node: bool) -> Array:
     return found.numpy()
 
 
-def choose_stack(logits: Array, nodes: Array, y: Array, fold: Array) -> tuple[Array, bool]:
-    """The stack's weights, and whether they depend on the node.
-
-    With few rows they do not; otherwise that is settled by the likelihood of held-out rows.
-
-    Args:
-        logits: ``[E, n, C]`` of the experts.
-        nodes: ``[n, 3]`` node features.
-        y: ``[n]`` class indices.
-        fold: ``[n]`` bool, which half a row is in; by its id's hash, so that it never moves.
-    """
-    by_node = len(y) >= FEW_ROWS and held_out_loss(
-        logits, nodes, y, fold, by_node=True
-    ) <= held_out_loss(logits, nodes, y, fold, by_node=False)
-    return fit_stack(logits, nodes, y, by_node=by_node), by_node
-
-
-def held_out_loss(logits: Array, nodes: Array, y: Array, fold: Array, *, by_node: bool) -> float:
-    """Sum of negative log-likelihoods of each half under the weights of the other."""
-    total = 0.0
-    for half in (fold, ~fold):
-        weights = fit_stack(logits[:, half], nodes[half], y[half], by_node=by_node)
-        answers = stacked(logits[:, ~half], nodes[~half], weights)
-        chance = answers[np.arange(len(answers)), y[~half]]
-        total -= float(torch.from_numpy(np.maximum(chance, FLOOR)).log().sum())
-    return total
-
-
 def minimise(
     loss: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], start: torch.Tensor
 ) -> torch.Tensor:
     """Argument of the least value, by L-BFGS with a strong Wolfe line search."""
     point = start.clone()
     optimizer = torch.optim.LBFGS(
-        [point], max_iter=ITERATIONS, tolerance_grad=1e-3, line_search_fn="strong_wolfe"
+        [point], max_iter=ITERATIONS, tolerance_grad=1e-2, line_search_fn="strong_wolfe"
     )
 
     def closure() -> torch.Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cluster.digest import digest
+from cluster.graph import TRAIN, UNLABELLED, Graph
 from cluster.store import Blob
 from coordinator.aggregators.base import (
     AGGREGATOR,
@@ -15,7 +18,8 @@ from coordinator.aggregators.base import (
 from coordinator.config import Config
 from shards.jobs import AnswerJob, LearnJob, RidgeJob
 
-RIDGE_HOPS = 2  # shards.ridge.HOPS, which cannot be imported without torch
+RIDGE_HOPS = 2  # steps of the walk that shards.ridge averages over
+PROBE_ROWS = 256  # expected; leave-one-out residuals are taken on them
 
 
 class Merge(Aggregator):
@@ -40,29 +44,44 @@ class Merge(Aggregator):
 
 def ridge_job(context: FitContext) -> RidgeJob:
     """What a worker needs to fit the ridge head."""
-    change = context.disturbance
+    change, config = context.disturbance, context.config
+    labels = training_labels(context.graph, config)
     return RidgeJob(
         context.home,
         context.graph_key,
         context.recipe,
-        context.config.roles,
-        context.config.aggregator.ridge_width,
-        context.config.seed,
+        labels,
+        probe_rows(context.graph, config, labels),
+        config.aggregator.ridge_width,
+        config.seed,
         change.as_move(RIDGE_HOPS) if change is not None else None,
+    )
+
+
+def training_labels(graph: Graph, config: Config) -> Array:
+    """``[N]`` int64 label of each training row, -1 elsewhere."""
+    train = graph.roles(config.roles) == TRAIN
+    return np.where(train, graph.y, UNLABELLED).astype(np.int64)
+
+
+def probe_rows(graph: Graph, config: Config, labels: Array) -> Array:
+    """Labelled training rows under a keyed-hash threshold that was fixed at creation."""
+    share = min(1.0, PROBE_ROWS / max(graph.schema.nominal_nodes * config.roles.train, 1))
+    return np.flatnonzero(
+        (graph.hash("ridge-probe", config.seed) / 2.0**64 < share) & (labels >= 0)
     )
 
 
 def answer(posteriors: Array, view: View, state: AggregatorState, config: Config) -> Array:
     """Let a worker answer for every row of the view's graph."""
-    import numpy as np
-
     home = view.home
     assert home is not None, "an aggregator that reads the graph needs to know where it is stored"
     ridge = RidgeJob(
         home.path,
         home.graph_key,
         home.recipe,
-        config.roles,
+        training_labels(view.graph, config),
+        np.empty(0, np.int64),
         config.aggregator.ridge_width,
         config.seed,
     )

@@ -121,7 +121,7 @@ class ModelInput:
         return Operator.from_edges(*edges, self.num_nodes, symmetric, self.device)
 
     def _build_looped_edges(self) -> Tensor:
-        source, target, _ = self._gcn_edges()
+        source, target, _ = self.operator_edges("gcn")
         return torch.from_numpy(np.stack([source, target])).to(self.device)
 
 

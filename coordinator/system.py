@@ -103,7 +103,8 @@ class System:
             config: path to YAML, preset name, mapping, Config, or None for the defaults.
             home: folder of the system; overrides ``storage.home``.
             pool: ``"ray"``, ``"inline"``, or a running Pool to share.
-            partition: an assignment to use instead of making one.
+            partition: an assignment to use instead of making one; it gets the configured halo
+                unless it brings its own.
             progress: called with (stage, done, total).
 
         Raises:

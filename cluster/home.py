@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from cluster.graph import Graph
+from cluster.halo import Halo
 from cluster.partition import Partition
 from cluster.schema import Schema
 from cluster.segments import (
@@ -73,6 +74,12 @@ def partition_blob(partition: Partition) -> Blob:
         "names": list(partition.names),
         "info": dict(partition.info),
     }
+    halo = partition.halo
+    if halo is not None:
+        tensors["halo.thresholds"] = halo.thresholds
+        if halo.arcs is not None:
+            tensors["halo.arcs"] = halo.arcs
+        meta["halo"] = {"hops": halo.hops, "labels": halo.labels, "seed": halo.seed}
     return Blob(tensors, meta)
 
 
@@ -88,4 +95,19 @@ def load_partition(store: Store, key: str) -> Partition:
         meta["id_type"],
         tuple(meta["names"]),
         meta["info"],
+        _load_halo(blob),
+    )
+
+
+def _load_halo(blob: Blob) -> Halo | None:
+    meta = blob.meta.get("halo")
+    if meta is None:
+        return None
+    arcs = blob.tensors.get("halo.arcs")
+    return Halo(
+        meta["hops"],
+        blob.tensors["halo.thresholds"],
+        arcs,
+        labels=meta["labels"],
+        seed=meta["seed"],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,10 @@ from cluster.config import Guarantee, PartitionConfig, RolesConfig
 from cluster.digest import Digest, NodeId, digest
 from cluster.errors import GraphError
 from cluster.graph import TRAIN, Graph
+from cluster.halo import UNASSIGNED as UNASSIGNED
+from cluster.halo import Examined, Halo, examine
 
 Array = npt.NDArray[Any]
-
-UNASSIGNED = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Partition:
         names: k shard names; a submodel's seed derives from the name, never from the number.
         info: how it was made (method, seed); metadata, in no key. Figures of the graph have no
             place here: they would outlive what is erased.
+        halo: what a shard reads beside its own nodes; None for nothing.
     """
 
     ids: Array
@@ -43,12 +44,14 @@ class Partition:
     id_type: str
     names: tuple[str, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
+    halo: Halo | None = None
 
     @cached_property
     def key(self) -> Digest:
-        """Digest of the assignment itself and the guarantee."""
+        """Digest of the assignment itself, the guarantee, and the halo if there is one."""
         named = (self.num_shards, self.names, self.guarantee, self.id_type)
-        return digest("partition", named, self.ids, self.shards.astype(np.int32))
+        halo = () if self.halo is None else (self.halo.inputs,)
+        return digest("partition", named, self.ids, self.shards.astype(np.int32), *halo)
 
     @property
     def assignment(self) -> dict[NodeId, int]:
@@ -72,15 +75,16 @@ class Partition:
         )  # fmt: skip
         if alive.all():
             return self
-        return Partition(
-            self.ids[alive],
-            self.shards[alive],
-            self.num_shards,
-            self.guarantee,
-            self.id_type,
-            self.names,
-            self.info,
-        )
+        return replace(self, ids=self.ids[alive], shards=self.shards[alive])
+
+    def examined(self, graph: Graph) -> Examined:
+        """Which shards examine, and which read, every row of ``graph``."""
+        return examine(graph, self.owners(graph), self.names, self.halo)
+
+
+def nominal_size(graph: Graph, config: PartitionConfig, roles: RolesConfig) -> float:
+    """Mean shard size in nodes by declared numbers only, so that it stays when rows go."""
+    return graph.schema.nominal_nodes * roles.train / config.num_shards
 
 
 def capacity(graph: Graph, config: PartitionConfig, roles: RolesConfig) -> int:
@@ -91,7 +95,7 @@ def capacity(graph: Graph, config: PartitionConfig, roles: RolesConfig) -> int:
     """
     if config.capacity is not None:
         return config.capacity
-    nominal = graph.schema.nominal_nodes * roles.train / config.num_shards
+    nominal = nominal_size(graph, config, roles)
     actual = np.count_nonzero(graph.roles(roles) == TRAIN) / config.num_shards
     return max(math.ceil((1 + config.max_imbalance) * nominal), math.ceil(actual))
 
@@ -148,7 +152,7 @@ class Quality:
         cut: share of training edges whose ends have different owners.
         balance: largest shard over the mean shard size.
         modularity: Newman's Q of the shards.
-        readers: mean number of shards that read a record (1 without halos).
+        readers: mean number of shards that read a training node (1 without halos).
     """
 
     cut: float
@@ -174,5 +178,5 @@ def quality(graph: Graph, partition: Partition) -> Quality:
         cut=float(1 - kept.sum() / num_edges) if len(a) else 0.0,
         balance=float(sizes.max() / max(sizes.mean(), 1e-12)),
         modularity=modularity,
-        readers=1.0,
+        readers=float(partition.examined(graph).read.sum() / max(len(partition.ids), 1)),
     )

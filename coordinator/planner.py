@@ -9,7 +9,8 @@ from cluster.partition import Partition
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.results import Plan
-from shards.shard_graph import ReaderIndex
+from shards.content import build_content
+from shards.shard_graph import ReaderIndex, build_index
 
 
 def make_plan(
@@ -21,9 +22,10 @@ def make_plan(
 ) -> Plan:
     """Plan an erasure of what the graph holds; the rest is listed as unknown."""
     change, absent = present_part(graph, erasure)
-    shards = tuple(sorted(index.of_change(graph, change)))
     if partition.guarantee == "rederived" and not change.is_empty:
         shards = tuple(range(partition.num_shards))
+    else:
+        shards = _retraining(graph, index, partition, generation, change)
     costs = generation.costs
     return Plan(
         Erasure(change.nodes, change.edges, dict(change.features), change.labels),
@@ -34,6 +36,31 @@ def make_plan(
         sum(costs.get(shard, 0.0) for shard in shards),
         sum(costs.values()),
         (*absent.nodes, *absent.edges, *absent.features, *absent.labels),
+    )
+
+
+def _retraining(
+    graph: Graph,
+    index: ReaderIndex,
+    partition: Partition,
+    generation: Generation,
+    change: Change,
+) -> tuple[int, ...]:
+    """Shards that the change retrains.
+
+    Without halos the index says it. With halos it also lists shards that merely examined a
+    record; their contents after the change tell who really reads it.
+    """
+    listed = sorted(index.of_change(graph, change))
+    if partition.halo is None or not listed:
+        return tuple(listed)
+    after = graph.apply(change)
+    index_after = build_index(after, partition.restrict(after))
+    contents = {shard: build_content(after, index_after, shard) for shard in listed}
+    return tuple(
+        shard
+        for shard, content in contents.items()
+        if content.digest != generation.shards[shard].content_digest and not content.is_silent
     )
 
 

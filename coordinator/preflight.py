@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.errors import ConfigError, GraphError
 from cluster.graph import TRAIN, UNLABELLED, Graph
+from cluster.halo_choice import attach_halo, check_halo
 from cluster.partition import Partition
 from cluster.partitioners import find_partitioner, make_partition
 from coordinator.aggregators import find_aggregator
@@ -61,6 +63,8 @@ def require_labels(graph: Graph, config: Config) -> None:
 def fit_partition(graph: Graph, partition: Partition, config: Config) -> Partition:
     """The given partition for this graph: exactly its training nodes, erased ones dropped.
 
+    A partition that brings no halo gets the one that the configuration wants.
+
     Raises:
         ConfigError: it assigns other nodes, or is not what its guarantee claims.
     """
@@ -71,11 +75,17 @@ def fit_partition(graph: Graph, partition: Partition, config: Config) -> Partiti
             f"the given partition assigns {len(partition.ids)} nodes, the graph has {len(train)} "
             "training nodes; it was made for other roles or another graph"
         )
-    if partition.guarantee != "frozen":
-        derived = make_partition(graph, config.partition, config.roles, allow_empty=True)
-        if derived.key != partition.key:
-            raise ConfigError(
-                f"the given partition is not the one that guarantee {partition.guarantee!r} and "
-                "the configuration derive from this graph; leave partition= out"
-            )
+    if partition.guarantee == "frozen":
+        if partition.halo is None:
+            return attach_halo(graph, partition, config.partition, config.roles)
+        check_halo(partition, config.partition)
+        return partition
+    derived = make_partition(graph, config.partition, config.roles, allow_empty=True)
+    if partition.halo is None:
+        partition = replace(partition, halo=derived.halo)
+    if derived.key != partition.key:
+        raise ConfigError(
+            f"the given partition is not the one that guarantee {partition.guarantee!r} and "
+            "the configuration derive from this graph; leave partition= out"
+        )
     return partition

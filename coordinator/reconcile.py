@@ -29,6 +29,7 @@ from shards.checkpoint import CONTENT, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
 from shards.jobs import BuildJob, BuildReport
 from shards.recipe import Recipe, submodel_key, submodel_seed
+from shards.shard_graph import build_index
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +116,13 @@ class Reconciler:
 
     def _contents(self, wanted: Wanted) -> tuple[dict[int, ShardContent], dict[int, ShardEntry]]:
         """Contents that may have moved, and the entries of all shards as far as they are known."""
-        owner = wanted.partition.owners(wanted.graph)
+        index = build_index(wanted.graph, wanted.partition)
         contents, entries = {}, {}
         for shard in range(wanted.partition.num_shards):
             if wanted.readers is not None and shard not in wanted.readers and wanted.previous:
                 entries[shard] = wanted.previous.shards[shard]
                 continue
-            content = build_content(wanted.graph, owner, shard)
+            content = build_content(wanted.graph, index, shard)
             seed = self.seed(wanted.partition, shard)
             key = submodel_key(content.digest, self.recipe, seed)
             contents[shard] = content

@@ -27,7 +27,7 @@ class Plan:
         erasure: the records to forget (what is unknown or gone already is left out).
         epoch: graph epoch it was made at; it is void once the graph moved on.
         generation_key: key of the generation it was made for; it is void for any other.
-        shards: shards that read the records and would be retrained.
+        shards: shards that would be retrained: owners and halo readers of the records.
         records: number of nodes, edges, feature cells and labels that go.
         seconds: estimated seconds of training (from each shard's last one).
         full_retrain_seconds: the same for all shards.

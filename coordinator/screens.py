@@ -62,11 +62,12 @@ def show_status(found: Mapping[str, Any]) -> None:
     )
     if "accuracy" in found:
         console.print(f"accuracy {found['accuracy']}")
-    table = _table("shard", "nodes", "training s", "submodel key")
+    table = _table("shard", "nodes", "halo", "training s", "submodel key")
     for row in found["shards"]:
         seconds = "-" if row["training_s"] is None else f"{row['training_s']:.3f}"
         key = "silent" if row["silent"] else row["key"][:16]
-        table.add_row(str(row["shard"]), str(row["nodes"]), seconds, key)
+        counts = (str(row[name]) for name in ("shard", "nodes", "halo"))
+        table.add_row(*counts, seconds, key)
     console.print(table)
 
 

@@ -23,6 +23,7 @@ from cluster.errors import (
     UnknownIdError,
 )
 from cluster.graph import TEST, TRAIN, UNLABELLED, VAL, Graph
+from cluster.halo_choice import retained
 from cluster.home import GRAPH, SEGMENT, load_graph, load_partition
 from cluster.partition import Partition
 from cluster.partitioners import check_room, make_partition
@@ -102,7 +103,8 @@ class System:
             config: path to YAML, preset name, mapping, Config, or None for the defaults.
             home: folder of the system; overrides ``storage.home``.
             pool: ``"ray"``, ``"inline"``, or a running Pool to share.
-            partition: an assignment to use instead of making one.
+            partition: an assignment to use instead of making one; it gets the configured halo
+                unless it brings its own.
             progress: called with (stage, done, total).
 
         Raises:
@@ -333,6 +335,7 @@ class System:
     def status(self) -> dict[str, Any]:
         """Summary as plain JSON."""
         generation, sizes = self._generation, self._partition.sizes().tolist()
+        index = self._reader_index()
         return {
             "home": str(self.home),
             "generation": generation.number,
@@ -342,10 +345,12 @@ class System:
             "edges": self._graph.num_edges,
             "requests": self._ledger.request_states(),
             "guarantee": self._partition.guarantee,
+            "retained": retained(self._partition, self.config.partition),
             "shards": [
                 {
                     "shard": shard,
                     "nodes": sizes[shard],
+                    "halo": len(index.rows_of(shard)) - sizes[shard],
                     "key": entry.key,
                     "silent": entry.weights_digest is None,
                     "training_s": generation.costs.get(shard),
@@ -477,9 +482,8 @@ class System:
             epoch = self._ledger.accept(request_id, payload, marks)
             change, _ = present_part(self._graph, plan.erasure)
             before, graph = self._graph, self._graph.apply(change)
-        outcome = self._move_to(
-            graph, epoch, readers=set(plan.shards), change=change, before=before
-        )
+            readers = self._reader_index().of_change(before, change)
+        outcome = self._move_to(graph, epoch, readers=readers, change=change, before=before)
         receipt = Receipt(
             request_id,
             epoch,

@@ -20,6 +20,7 @@ from shards.checkpoint import load_weights
 from shards.content import build_content
 from shards.jobs import ReplayJob
 from shards.recipe import Recipe, choose_profile, submodel_key, submodel_seed
+from shards.shard_graph import build_index
 
 if TYPE_CHECKING:
     from coordinator.system import System
@@ -90,10 +91,10 @@ def _absent(system: System) -> str:
 def _contents(system: System) -> str:
     """Rebuild every content from the stored graph and derive its key again."""
     graph, partition = _stored(system)
-    owner = partition.owners(graph)
+    index = build_index(graph, partition)
     wrong = []
     for shard, entry in system.generation.shards.items():
-        content = build_content(graph, owner, shard)
+        content = build_content(graph, index, shard)
         seed = submodel_seed(system.config.seed, partition.names[shard])
         key = submodel_key(content.digest, system.recipe, seed)
         silent = entry.weights_digest is None

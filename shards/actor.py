@@ -35,6 +35,7 @@ from shards.jobs import (
     RowsJob,
 )
 from shards.recipe import Recipe, require_profile, submodel_key
+from shards.shard_graph import build_index
 from shards.submodels.inputs import ModelInput, ball_input, inference_input
 from shards.submodels.layers import Submodel
 from shards.submodels.registry import restore_submodel
@@ -87,7 +88,7 @@ class ShardActor:
         """Rebuild a content from the graph (never from the stored content) and train it."""
         graph = self._load(job.home, job.graph_key)
         partition = load_partition(LocalStore(job.home), job.partition_key)
-        content = build_content(graph, partition.owners(graph), job.shard)
+        content = build_content(graph, build_index(graph, partition), job.shard)
         key = submodel_key(content.digest, job.recipe, job.seed)
         weights = None if content.is_silent else train(content, job.recipe, job.seed).digest
         return ReplayReport(job.shard, content.digest, key, weights)

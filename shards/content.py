@@ -14,6 +14,7 @@ from cluster.graph import UNLABELLED, Graph
 from cluster.schema import Schema
 from cluster.segments import pack_column, pack_features, unpack_column, unpack_features
 from cluster.store import Blob
+from shards.shard_graph import ReaderIndex, index_of_owners
 
 Array = npt.NDArray[Any]
 
@@ -25,7 +26,8 @@ class ShardContent:
     Attributes:
         schema: schema of the graph (only its training part enters the digest).
         ids: ``[n]`` external ids.
-        owned: ``[n]`` bool, False for halo rows (features and edges, never labels).
+        owned: ``[n]`` bool, rows whose labels are trained on; False for halo rows (features and
+            edges, never labels), except in SAFE's cliques.
         x: ``[n, F]`` float32 dense or CSR.
         y: ``[n]`` int32 class index, -1 where unlabelled or halo.
         indptr: ``[n + 1]`` int64 in-neighbours of each local row, sorted by (dst, src).
@@ -86,22 +88,25 @@ class ShardContent:
         )
 
 
-def build_content(graph: Graph, owner: Array, shard: int) -> ShardContent:
-    """Cut one shard's content out of the graph.
+def build_content(graph: Graph, readers: ReaderIndex | Array, shard: int) -> ShardContent:
+    """Cut one shard's content out of the graph: the rows it reads and the edges among them.
 
     Args:
         graph: the surviving graph.
-        owner: ``[N]`` owner of each row, negative where no shard owns it.
+        readers: index of this graph; or, without halos, the ``[N]`` owner of each row, negative
+            where no shard owns it.
         shard: the shard's number.
     """
-    rows = np.flatnonzero(owner == shard)
+    index = readers if isinstance(readers, ReaderIndex) else index_of_owners(np.asarray(readers))
+    rows = index.rows_of(shard)
+    owned = np.ones(len(rows), bool) if index.labels else index.owner[rows] == shard
     indptr, indices, weight = induced_edges(graph, rows)
     return ShardContent(
         schema=graph.schema,
         ids=graph.ids[rows],
-        owned=np.ones(len(rows), bool),
+        owned=owned,
         x=graph.x[rows],
-        y=graph.y[rows],
+        y=np.where(owned, graph.y[rows], UNLABELLED).astype(graph.y.dtype),
         indptr=indptr,
         indices=indices,
         weight=weight,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,41 +23,94 @@ Array = npt.NDArray[Any]
 class ReaderIndex:
     """Record -> readers, for one graph and one partition.
 
+    A shard that examined a row to choose its halo is among the row's readers, whether the row
+    entered or not: where the row goes, a path goes, and with it perhaps another candidate.
+
     Attributes:
         owner: ``[N]`` int32 owner of each row, UNASSIGNED where no shard owns it.
         indptr: ``[N + 1]`` int64 CSR over rows.
-        readers: shards that read a row's features (its owner, and halo readers beside it).
+        readers: ``[m]`` int32 shards that examine a row (its owner among them), ascending.
+        read: ``[m]`` bool, whether the shard reads the row's features; None for all.
+        labels: whether a reader trains on the labels of foreign rows too (SAFE).
     """
 
     owner: Array
     indptr: Array
     readers: Array
+    read: Array | None = None
+    labels: bool = False
 
     def of_rows(self, rows: Iterable[int]) -> set[int]:
-        """Shards that read the features of any of these rows."""
+        """Shards that examine any of these rows."""
         found: set[int] = set()
         for row in rows:
             found.update(self.readers[self.indptr[row] : self.indptr[row + 1]].tolist())
         return found
 
-    def of_change(self, graph: Graph, change: Change) -> set[int]:
-        """Shards that read any record of ``change``.
+    def reading(self, rows: Iterable[int]) -> set[int]:
+        """Shards whose content holds any of these rows."""
+        if self.read is None:
+            return self.of_rows(rows)
+        found: set[int] = set()
+        for row in rows:
+            span = slice(self.indptr[row], self.indptr[row + 1])
+            found.update(self.readers[span][self.read[span]].tolist())
+        return found
 
-        A node's readers include those of its edges; an edge is read where both ends are; a label
-        only by its owner.
+    def of_change(self, graph: Graph, change: Change) -> set[int]:
+        """Shards whose content any record of ``change`` may move.
+
+        A node concerns whoever examined it, and so do its edges; an edge whoever examined both
+        ends; a feature whoever reads the row; a label its owner alone, except in SAFE's cliques.
         """
         found = self.of_rows(graph.rows(change.nodes).tolist())
-        found |= self.of_rows(graph.rows([node_id for node_id, _ in change.features]).tolist())
+        found |= self.reading(graph.rows([node_id for node_id, _ in change.features]).tolist())
         for at in graph.edge_positions(change.edges).tolist():
             found |= self.of_rows([int(graph.src[at])]) & self.of_rows([int(graph.dst[at])])
-        owners = self.owner[graph.rows(change.labels)]
-        return found | {int(s) for s in owners.tolist() if s != UNASSIGNED}
+        labelled = graph.rows(change.labels)
+        if self.labels:
+            return found | self.reading(labelled.tolist())
+        return found | {int(s) for s in self.owner[labelled].tolist() if s != UNASSIGNED}
+
+    def rows_of(self, shard: int) -> Array:
+        """``[n]`` rows that a shard reads, own and foreign, ascending."""
+        order, starts = self._by_shard
+        if shard >= len(starts) - 1:
+            return np.empty(0, np.int64)
+        rows: Array = order[starts[shard] : starts[shard + 1]]
+        return rows
+
+    @cached_property
+    def _by_shard(self) -> tuple[Array, Array]:
+        """Rows that are read, grouped by reader, and where each reader's begin."""
+        rows = np.repeat(np.arange(len(self.owner)), np.diff(self.indptr))
+        readers = self.readers
+        if self.read is not None:
+            rows, readers = rows[self.read], readers[self.read]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(readers))])
+        return rows[np.argsort(readers, kind="stable")], starts
+
+    def arcs(self, num_shards: int) -> Array:
+        """``[k, k]`` int64, entry (i, j): records of shard j that shard i reads; 0 for its own."""
+        counts = np.zeros((num_shards, num_shards), np.int64)
+        for shard in range(num_shards):
+            held = self.owner[self.rows_of(shard)]
+            counts[shard] = np.bincount(held[held != shard], minlength=num_shards)
+        return counts
 
 
 def build_index(graph: Graph, partition: Partition) -> ReaderIndex:
-    """Index of a partition without halos: a record is read by its owner alone."""
-    owner = partition.owners(graph)
+    """Index of a partition: owners, and with a halo whoever examined a row."""
+    examined = partition.examined(graph)
+    labels = partition.halo is not None and partition.halo.labels
+    read = None if partition.halo is None else examined.read
+    return ReaderIndex(
+        partition.owners(graph), examined.indptr, examined.shards, read, labels=labels
+    )
+
+
+def index_of_owners(owner: Array) -> ReaderIndex:
+    """Index without halos: a row is read by its owner alone."""
     owned = owner != UNASSIGNED
-    indptr = np.zeros(graph.num_nodes + 1, np.int64)
-    np.cumsum(owned, out=indptr[1:])
+    indptr = np.concatenate([[0], np.cumsum(owned)])
     return ReaderIndex(owner, indptr, owner[owned])

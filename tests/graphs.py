@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from cluster.graph import Graph
+from cluster.halo import Halo
+from cluster.halo_choice import clique_arcs
 from cluster.partition import UNASSIGNED, Partition
 from cluster.readers.columns import Columns
 from cluster.schema import Layout
@@ -25,6 +27,13 @@ def two_triangles(*, sparse: bool = False, **options: Any) -> Graph:
         [0, 0, 0, 1, 1, -1],
         **options,
     )
+
+
+def path_graph(num_nodes: int, **options: Any) -> Graph:
+    """The path 0-1-2-..., features 1, 2, 3, ..., classes 0 and 1 in turn."""
+    ends = np.arange(num_nodes)
+    x = np.arange(1, num_nodes + 1, dtype=np.float32)[:, None]
+    return Graph.from_arrays(np.stack([ends[:-1], ends[1:]]), x, ends % 2, **options)
 
 
 def random_graph(
@@ -53,6 +62,19 @@ def random_graph(
         directed=directed,
         columns=Columns(weight=weight),
     )
+
+
+def random_halo(seed: int, num_shards: int) -> Halo | None:
+    """A seeded halo: none, of 1 to 3 hops with any thresholds and arcs, or cliques with labels."""
+    rng = np.random.default_rng(seed)
+    arcs = None if rng.random() < 0.5 else rng.random((num_shards, num_shards)) < 0.6
+    kind = rng.integers(5)
+    if kind == 0:
+        return None
+    if kind == 1:
+        return Halo(0, np.ones(num_shards), clique_arcs(np.arange(num_shards) // 2), labels=True)
+    thresholds = rng.choice([0.0, 0.4, 0.7, 1.0], num_shards)
+    return Halo(int(rng.integers(1, 4)), thresholds, arcs, seed=seed)
 
 
 def assign(graph: Graph, shards: Mapping[int, int], num_shards: int) -> Partition:

@@ -9,9 +9,10 @@ import numpy as np
 from cluster.config import PartitionConfig, RolesConfig
 from cluster.errors import CapacityError, ConfigError, GraphError
 from cluster.graph import TRAIN, Graph
+from cluster.halo_choice import attach_halo, default_coarse
 from cluster.partition import Partition, capacity, from_assignment
 from cluster.partitioners.balanced_kmeans import balanced_kmeans
-from cluster.partitioners.base import Partitioner, Progress, make_problem
+from cluster.partitioners.base import Array, Partitioner, Progress, make_problem
 from cluster.partitioners.hashing import hash_partition
 from cluster.partitioners.label_propagation import label_propagation
 from cluster.partitioners.louvain import louvain
@@ -50,7 +51,7 @@ def make_partition(
     *,
     allow_empty: bool = False,
 ) -> Partition:
-    """Partition the training nodes of ``graph``.
+    """Partition the training nodes of ``graph``, with the halo that the configuration wants.
 
     Args:
         graph: the graph.
@@ -73,7 +74,22 @@ def make_partition(
     if len(shards) and (shards.min() < 0 or shards.max() >= config.num_shards):
         raise GraphError(f"partitioner {config.method!r} gave a shard outside 0..k-1")
     info = {"method": config.method, "seed": config.seed}
-    return from_assignment(graph, shards, config, roles, info)
+    partition = from_assignment(graph, shards, config, roles, info)
+    coarse = _coarse(np.asarray(shards), partition, config)
+    return attach_halo(graph, partition, config, roles, coarse)
+
+
+def _coarse(made: Array, partition: Partition, config: PartitionConfig) -> Array:
+    """``[k]`` coarse shard of each shard, -1 for an empty one that was renumbered.
+
+    A partitioner's number says it; under ``rederived`` shards are numbered anew.
+    """
+    coarse = default_coarse(config)
+    if partition.guarantee != "rederived":
+        return coarse
+    renumbered = np.full(config.num_shards, -1)
+    renumbered[partition.shards] = coarse[made]
+    return renumbered
 
 
 def check_room(

@@ -157,6 +157,7 @@ def kept_partition(partition: Partition, records: Records) -> Partition:
         partition.guarantee,
         partition.id_type,
         partition.names,
+        halo=partition.halo,
     )
 
 

@@ -37,6 +37,15 @@ PRESETS = sorted(path.stem for path in preset_folder().glob("*.yaml"))
         ({"roles": {"train": 0.9}}, r"roles: .*roles\.train \+ .* is 1\.3, must be 1"),
         ({"partition": {"guarantee": "oblivious"}}, r"needs method 'hash', not 'louvain'"),
         ({"partition": {"method": "hash", "guarantee": "frozen"}}, r"always oblivious"),
+        ({"partition": {"halo": {"hop": 1}}}, r"partition\.halo\.hop: .* did you mean 'hops'"),
+        ({"partition": {"halo": {"budget": -0.5}}}, r"partition\.halo\.budget: .*-0\.5"),
+        ({"partition": {"halo": {"arcs": "ranked"}}}, r"max_cost and arcs 'ranked' need each"),
+        ({"partition": {"halo": {"max_cost": 1.2}}}, r"max_cost and arcs 'ranked' need each"),
+        ({"partition": {"halo": {"labels": True}}}, r"set arcs: clique, budget: null, hops: 0"),
+        (
+            {"partition": {"method": "hash", "halo": {"arcs": "ranked", "max_cost": 1.2}}},
+            r"partition: .*'ranked' is chosen from the data, which guarantee 'oblivious' forbids",
+        ),
     ],
     ids=str,
 )
@@ -172,6 +181,43 @@ def test_a_partition_that_the_configuration_does_not_describe_is_refused(
 
     with pytest.raises(ConfigError, match="make them agree"):
         bench.fit(planted(12), overrides, partition=partition)
+
+
+FULL = {"partition.halo.hops": 1, "partition.halo.budget": None}
+TIGHT = {**FULL, "partition.halo.budget": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "message"),
+    [
+        (FULL, {}, r"has a halo, partition\.halo says none"),
+        (FULL, {**FULL, "partition.halo.hops": 2}, r"has other hops than partition\.halo"),
+        (FULL, {**FULL, "partition.seed": 1}, r"has other seed"),
+        (FULL, {**FULL, "partition.halo.arcs": "clique"}, r"has other arcs"),
+        (TIGHT, FULL, r"has other budget"),
+    ],
+)
+def test_a_partition_with_a_halo_that_the_configuration_does_not_describe_is_refused(
+    made: dict[str, Any], given: dict[str, Any], message: str, bench: Workbench
+) -> None:
+    records = planted(12)
+    partition = bench.fit(records, made).partition
+
+    with pytest.raises(ConfigError, match=message):
+        bench.fit(records, given, partition=partition)
+
+
+@pytest.mark.parametrize("method", ["louvain", "hash"])
+def test_a_given_partition_without_a_halo_gets_the_one_that_the_configuration_wants(
+    method: str, bench: Workbench
+) -> None:
+    records, overrides = planted(12), {**TIGHT, "partition.method": method}
+    partition = bench.fit(records, {"partition.method": method}).partition
+
+    given = bench.fit(records, overrides, partition=partition)
+
+    assert partition.halo is None
+    assert given.generation.key == bench.fit(records, overrides).generation.key
 
 
 def test_a_partition_of_another_graph_is_refused(bench: Workbench) -> None:

@@ -49,6 +49,12 @@ KINDS = (
 LOUVAIN, HASH = {"partition.method": "louvain"}, {"partition.method": "hash"}
 REDERIVED = {**LOUVAIN, "partition.guarantee": "rederived"}
 OPTIMAL = {"aggregator.kind": "optimal"}
+
+
+def _halo(**fields: Any) -> dict[str, Any]:
+    return {f"partition.halo.{name}": value for name, value in fields.items()}
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     f"frozen {backend} {model}": {**LOUVAIN, "shards.backend": backend, "shards.model": model}
     for backend, model in sorted(SUBMODELS)
@@ -58,7 +64,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "oblivious optimal": {**HASH, **OPTIMAL},
     "rederived gate": REDERIVED,
     "rederived optimal": {**REDERIVED, **OPTIMAL},
+    "frozen halo": {**LOUVAIN, **_halo(hops=1, budget=None)},
+    "frozen halo ranked": {
+        **LOUVAIN,
+        **_halo(hops=2, budget=0.5, arcs="ranked", max_cost=2.0),
+        **OPTIMAL,
+    },
+    "frozen halo with labels": {**LOUVAIN, **_halo(arcs="clique", budget=None, labels=True)},
+    "oblivious halo": {**HASH, **_halo(hops=2, budget=0.5)},
+    "rederived halo": {**REDERIVED, **_halo(hops=1, budget=0.5, arcs="clique")},
 }
+OWNERS_ONLY = [n for n in SETTINGS if not n.startswith("rederived") and "halo" not in n]
 
 
 class Erased(NamedTuple):
@@ -120,7 +136,7 @@ def test_weights_after_an_erasure_equal_those_of_a_system_that_never_had_the_dat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith("rederived")])
+@pytest.mark.parametrize("name", OWNERS_ONLY)
 def test_the_shards_that_own_the_erased_records_and_no_others_are_retrained(
     name: str, kind: str, comparison: Comparison
 ) -> None:

@@ -136,6 +136,10 @@ def test_erasing_validation_and_test_nodes_retrains_nothing(bench: Workbench) ->
 HASH, BLPA = {"partition.method": "hash"}, {"partition.method": "blpa"}
 OPTIMAL = {"aggregator.kind": "optimal", "aggregator.fit_rows": 10}
 
+HALO: dict[str, Any] = {"partition.halo.hops": 1, "partition.halo.budget": None}
+CLIQUE = {**HALO, "partition.halo.arcs": "clique"}
+RANKED = {**HALO, "partition.halo.arcs": "ranked", "partition.halo.max_cost": 1.3}
+
 # field -> (base, change) that a generation's key must tell apart
 MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "partition.method": ({}, HASH),
@@ -144,6 +148,15 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "partition.capacity": (BLPA, {"partition.capacity": 20}),
     "partition.guarantee": ({}, {"partition.guarantee": "rederived"}),
     "partition.seed": (HASH, {"partition.seed": 1}),
+    "partition.fine": (CLIQUE, {"partition.fine": 3}),
+    "partition.halo.hops": (HALO, {"partition.halo.hops": 2}),
+    "partition.halo.budget": (HALO, {"partition.halo.budget": 0.2}),
+    "partition.halo.arcs": (HALO, {"partition.halo.arcs": "clique"}),
+    "partition.halo.max_cost": (RANKED, {"partition.halo.max_cost": 2.0}),
+    "partition.halo.labels": (
+        CLIQUE,
+        {"partition.halo.labels": True, "partition.halo.hops": 0},
+    ),
     "shards.model": ({}, {"shards.model": "sage"}),
     "shards.backend": ({}, {"shards.backend": "dgl"}),
     "shards.hidden": ({}, {"shards.hidden": 9}),

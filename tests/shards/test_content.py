@@ -14,18 +14,28 @@ from hypothesis import strategies as st
 
 from cluster.config import PartitionConfig, RolesConfig
 from cluster.graph import TRAIN, Change, Graph
+from cluster.halo import Halo
+from cluster.halo_choice import clique_arcs
 from cluster.partition import UNASSIGNED, Partition
 from cluster.partitioners.registry import make_partition
 from cluster.readers.columns import Columns
 from cluster.store import LocalStore
 from shards.content import ShardContent, build_content
 from shards.shard_graph import build_index
-from tests.graphs import random_graph, round_robin, two_triangles
+from shards.submodels.inputs import training_input
+from tests.graphs import (
+    assign,
+    path_graph,
+    random_graph,
+    random_halo,
+    round_robin,
+    two_triangles,
+)
 
 
 def digests(graph: Graph, partition: Partition) -> list[str]:
-    owner = partition.restrict(graph).owners(graph)
-    return [build_content(graph, owner, shard).digest for shard in range(partition.num_shards)]
+    index = build_index(graph, partition.restrict(graph))
+    return [build_content(graph, index, shard).digest for shard in range(partition.num_shards)]
 
 
 def moved(before: list[str], after: list[str]) -> set[int]:
@@ -57,6 +67,48 @@ def test_a_directed_content_holds_in_neighbours_with_their_weights() -> None:
     assert content.indices.tolist() == [0, 0, 1]
     assert content.weight is not None
     assert content.weight.tolist() == [1, 2, 3]
+
+
+def test_a_halo_row_has_features_and_edges_and_no_label() -> None:
+    """Path 0-1-2-3-4-5, two nodes a shard: shard 1 owns 2 and 3 and reads 1 and 4."""
+    graph = path_graph(6)
+    partition = assign(graph, {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2}, 3)
+    partition = replace(partition, halo=Halo(1, np.ones(3)))
+
+    content = build_content(graph, build_index(graph, partition), 1)
+
+    assert content.ids.tolist() == [1, 2, 3, 4]
+    assert content.owned.tolist() == [False, True, True, False]
+    assert content.x.ravel().tolist() == [2, 3, 4, 5]
+    assert content.y.tolist() == [-1, 0, 1, -1]
+    assert content.indptr.tolist() == [0, 1, 3, 5, 6]
+    assert content.indices.tolist() == [1, 0, 2, 1, 3, 2]
+    assert training_input(content, "cpu").degree.tolist() == [1, 2, 2, 1]
+
+
+def test_a_shard_whose_only_labels_are_in_its_halo_is_silent() -> None:
+    graph = path_graph(3).apply(Change(labels=(0,)))
+    partition = replace(assign(graph, {0: 0, 1: 1, 2: 1}, 2), halo=Halo(2, np.ones(2)))
+
+    content = build_content(graph, build_index(graph, partition), 0)
+
+    assert content.ids.tolist() == [0, 1, 2]
+    assert content.is_silent
+
+
+def test_a_shard_of_a_clique_with_labels_trains_on_the_whole_coarse_shard() -> None:
+    graph = path_graph(6)
+    partition = assign(graph, {0: 0, 1: 1, 2: 2, 3: 3, 4: 0, 5: 1}, 4)
+    halo = Halo(0, np.ones(4), clique_arcs(np.arange(4) // 2), labels=True)
+
+    index = build_index(graph, replace(partition, halo=halo))
+
+    first, second, third = (build_content(graph, index, shard) for shard in range(3))
+    assert first.ids.tolist() == [0, 1, 4, 5]
+    assert first.y.tolist() == [0, 1, 0, 1]
+    assert first.owned.all()
+    assert first.digest == second.digest
+    assert third.ids.tolist() == [2, 3]
 
 
 def test_an_empty_shard_and_a_shard_without_labels_are_silent() -> None:
@@ -178,8 +230,17 @@ def graphs(draw: st.DrawFn) -> tuple[Graph, Partition]:
 
 
 @st.composite
-def erasures(draw: st.DrawFn) -> tuple[Graph, Partition, Change]:
+def halos(draw: st.DrawFn) -> tuple[Graph, Partition]:
     graph, partition = draw(graphs())
+    halo = random_halo(draw(st.integers(0, 10**6)), partition.num_shards)
+    return graph, replace(partition, halo=halo)
+
+
+@st.composite
+def erasures(
+    draw: st.DrawFn, cases: st.SearchStrategy[tuple[Graph, Partition]]
+) -> tuple[Graph, Partition, Change]:
+    graph, partition = draw(cases)
     node = draw(st.sampled_from(graph.ids.tolist()))
     column = draw(st.sampled_from(graph.schema.features))
     choices = [Change(nodes=(node,)), Change(features=((node, (column,)),)), Change(labels=(node,))]
@@ -190,7 +251,7 @@ def erasures(draw: st.DrawFn) -> tuple[Graph, Partition, Change]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(erasures())
+@given(erasures(graphs()))
 def test_erasing_a_record_moves_exactly_the_contents_that_read_it(
     case: tuple[Graph, Partition, Change],
 ) -> None:
@@ -204,8 +265,39 @@ def test_erasing_a_record_moves_exactly_the_contents_that_read_it(
         assert changed == readers
 
 
+@settings(max_examples=400, deadline=None)
+@given(erasures(halos()))
+def test_erasing_a_record_moves_no_content_that_did_not_examine_it_and_all_that_held_it(
+    case: tuple[Graph, Partition, Change],
+) -> None:
+    graph, partition, change = case
+    index = build_index(graph, partition)
+
+    changed = moved(digests(graph, partition), digests(graph.apply(change), partition))
+
+    assert changed <= index.of_change(graph, change)
+    assert changed >= index.reading(graph.rows(change.nodes).tolist())
+
+
 @settings(max_examples=100, deadline=None)
-@given(graphs(), st.data())
+@given(halos(), st.lists(st.integers(0, 10**6), min_size=1, max_size=4))
+def test_erasing_several_records_moves_no_content_that_examined_none(
+    case: tuple[Graph, Partition], draws: list[int]
+) -> None:
+    graph, partition = case
+    edges = [at % graph.num_edges for at in draws if graph.num_edges]
+    change = Change(
+        nodes=tuple({graph.ids[at % graph.num_nodes] for at in draws[:2]}),
+        edges=tuple((graph.ids[graph.src[at]], graph.ids[graph.dst[at]]) for at in edges),
+    )
+
+    changed = moved(digests(graph, partition), digests(graph.apply(change), partition))
+
+    assert changed <= build_index(graph, partition).of_change(graph, change)
+
+
+@settings(max_examples=200, deadline=None)
+@given(halos(), st.data())
 def test_rewriting_a_value_moves_exactly_the_contents_that_read_it(
     case: tuple[Graph, Partition], data: st.DataObject
 ) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cluster.errors import UnknownIdError
 from cluster.graph import Change, Graph
+from cluster.halo import Halo
 from cluster.partition import Partition
 from shards.shard_graph import ReaderIndex, build_index
-from tests.graphs import assign, two_triangles
+from tests.graphs import assign, path_graph, two_triangles
 
 
 @pytest.fixture
@@ -71,6 +74,58 @@ def test_a_halo_reader_reads_features_and_edges_but_no_label(graph: Graph) -> No
     assert index.of_change(graph, Change(features=((2, None),))) == {0, 1}
     assert index.of_change(graph, Change(edges=((0, 2),))) == {0}
     assert index.of_change(graph, Change(labels=(2,))) == {1}
+
+
+@pytest.fixture
+def path() -> tuple[Graph, Partition]:
+    """Path 0-1-2-3-4-5, two nodes a shard, one hop; only shards 1 and 2 let candidates in."""
+    graph = path_graph(6)
+    partition = assign(graph, {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2}, num_shards=3)
+    return graph, replace(partition, halo=Halo(1, np.asarray([0.0, 1.0, 1.0])))
+
+
+@pytest.mark.parametrize(
+    ("change", "readers"),
+    [
+        (Change(nodes=(0,)), {0}),
+        (Change(nodes=(1,)), {0, 1}),
+        (Change(nodes=(2,)), {0, 1}),
+        (Change(features=((2, None),)), {1}),
+        (Change(labels=(2,)), {1}),
+        (Change(nodes=(3,)), {1, 2}),
+        (Change(features=((3, None),)), {1, 2}),
+        (Change(labels=(3,)), {1}),
+        (Change(edges=((1, 2),)), {0, 1}),
+        (Change(edges=((0, 1),)), {0}),
+        (Change(edges=((3, 4),)), {1, 2}),
+    ],
+)
+def test_whoever_examined_a_node_or_edge_is_listed_and_only_readers_of_a_value(
+    path: tuple[Graph, Partition], change: Change, readers: set[int]
+) -> None:
+    graph, partition = path
+
+    assert build_index(graph, partition).of_change(graph, change) == readers
+
+
+def test_shard_level_arcs_count_the_foreign_records_read(path: tuple[Graph, Partition]) -> None:
+    index = build_index(*path)
+
+    assert index.arcs(3).tolist() == [[0, 0, 0], [1, 0, 1], [0, 1, 0]]
+    assert [index.rows_of(shard).tolist() for shard in range(4)] == [
+        [0, 1],
+        [1, 2, 3, 4],
+        [3, 4, 5],
+        [],
+    ]
+
+
+def test_an_index_takes_a_few_bytes_a_record(path: tuple[Graph, Partition]) -> None:
+    index = build_index(*path)
+
+    assert index.readers.dtype == np.int32
+    assert index.read is not None
+    assert index.read.dtype == bool
 
 
 def test_the_index_of_a_smaller_graph_routes_as_before(graph: Graph, partition: Partition) -> None:

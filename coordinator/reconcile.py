@@ -120,13 +120,13 @@ class Reconciler:
 
     def _contents(self, wanted: Wanted) -> tuple[dict[int, ShardContent], dict[int, ShardEntry]]:
         """Contents that may have moved, and the entries of all shards as far as they are known."""
-        owner = wanted.partition.owners(wanted.graph)
+        owner, repair = wanted.partition.owners(wanted.graph), self.config.shards.repair
         contents, entries = {}, {}
         for shard in range(wanted.partition.num_shards):
             if wanted.readers is not None and shard not in wanted.readers and wanted.previous:
                 entries[shard] = wanted.previous.shards[shard]
                 continue
-            content = build_content(wanted.graph, owner, shard)
+            content = build_content(wanted.graph, owner, shard, repair=repair)
             seed = self.seed(wanted.partition, shard)
             key = submodel_key(content.digest, self.recipe, seed)
             contents[shard] = content

@@ -584,7 +584,8 @@ class System:
 
     def _reader_index(self) -> ReaderIndex:
         if self._index is None:
-            self._index = build_index(self._graph, self._partition)
+            repair = self.config.shards.repair
+            self._index = build_index(self._graph, self._partition, repair=repair)
         return self._index
 
     def _require_environment(self) -> None:

@@ -90,10 +90,10 @@ def _absent(system: System) -> str:
 def _contents(system: System) -> str:
     """Rebuild every content from the stored graph and derive its key again."""
     graph, partition = _stored(system)
-    owner = partition.owners(graph)
+    owner, repair = partition.owners(graph), system.config.shards.repair
     wrong = []
     for shard, entry in system.generation.shards.items():
-        content = build_content(graph, owner, shard)
+        content = build_content(graph, owner, shard, repair=repair)
         seed = submodel_seed(system.config.seed, partition.names[shard])
         key = submodel_key(content.digest, system.recipe, seed)
         silent = entry.weights_digest is None

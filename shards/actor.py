@@ -74,7 +74,8 @@ class ShardActor:
         """Rebuild a content from the graph (never from the stored content) and train it."""
         graph = self._load(job.home, job.graph_key)
         partition = load_partition(LocalStore(job.home), job.partition_key)
-        content = build_content(graph, partition.owners(graph), job.shard)
+        owner, repair = partition.owners(graph), job.recipe.config.repair
+        content = build_content(graph, owner, job.shard, repair=repair)
         key = submodel_key(content.digest, job.recipe, job.seed)
         weights = None if content.is_silent else train(content, job.recipe, job.seed).digest
         return ReplayReport(job.shard, content.digest, key, weights)

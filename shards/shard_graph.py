@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from cluster.graph import Change, Graph
 from cluster.partition import UNASSIGNED, Partition
+from shards.config import Repair
+from shards.phantoms import phantom_readers
 
 Array = npt.NDArray[Any]
 
@@ -26,11 +28,14 @@ class ReaderIndex:
         owner: ``[N]`` int32 owner of each row, UNASSIGNED where no shard owns it.
         indptr: ``[N + 1]`` int64 CSR over rows.
         readers: shards that read a row's features (its owner, and halo readers beside it).
+        has_phantoms: whether contents are repaired, so that nodes and edges are read by the shards
+            that hold a phantom for them too.
     """
 
     owner: Array
     indptr: Array
     readers: Array
+    has_phantoms: bool = False
 
     def of_rows(self, rows: Iterable[int]) -> set[int]:
         """Shards that read the features of any of these rows."""
@@ -49,14 +54,16 @@ class ReaderIndex:
         found |= self.of_rows(graph.rows([node_id for node_id, _ in change.features]).tolist())
         for at in graph.edge_positions(change.edges).tolist():
             found |= self.of_rows([int(graph.src[at])]) & self.of_rows([int(graph.dst[at])])
+        if self.has_phantoms:
+            found |= phantom_readers(graph, self.owner, change)
         owners = self.owner[graph.rows(change.labels)]
         return found | {int(s) for s in owners.tolist() if s != UNASSIGNED}
 
 
-def build_index(graph: Graph, partition: Partition) -> ReaderIndex:
-    """Index of a partition without halos: a record is read by its owner alone."""
+def build_index(graph: Graph, partition: Partition, *, repair: Repair = "none") -> ReaderIndex:
+    """Index of a partition without halos: a row's features are read by its owner alone."""
     owner = partition.owners(graph)
     owned = owner != UNASSIGNED
     indptr = np.zeros(graph.num_nodes + 1, np.int64)
     np.cumsum(owned, out=indptr[1:])
-    return ReaderIndex(owner, indptr, owner[owned])
+    return ReaderIndex(owner, indptr, owner[owned], has_phantoms=repair != "none")

@@ -387,8 +387,8 @@ class System:
         if role not in ROLES:
             raise ConfigError(f"role is {role!r}; choose one of {sorted(ROLES)}")
         kind = aggregator or self.config.aggregator.kind
-        if kind == "optimal" and kind != self.config.aggregator.kind:
-            raise ConfigError("aggregator 'optimal' has to be fitted; set aggregator.kind to it")
+        if kind != self.config.aggregator.kind and find_aggregator(kind).needs_fit:
+            raise ConfigError(f"aggregator {kind!r} has to be fitted; set aggregator.kind to it")
         proba = self._answer(kind, self._aggregator)
         wanted = (self._graph.roles(self.config.roles) == ROLES[role]) & (
             self._graph.y != UNLABELLED

@@ -29,7 +29,7 @@ from coordinator.aggregators.base import (
     Array,
     FitContext,
     View,
-    weighted_sum,
+    weighted_alike,
 )
 from coordinator.config import Config
 from shards.blocks import ball, block_key
@@ -79,6 +79,7 @@ class Optimal(Aggregator):
     """Mixture weights fitted through posterior blocks."""
 
     kind = "optimal"
+    needs_fit = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Recompute the moved blocks, keep the others, refit the weights."""
@@ -98,8 +99,7 @@ class Optimal(Aggregator):
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
     ) -> Array:
         """The same weights for every node."""
-        weights = np.tile(state.tensors["weights"], (posteriors.shape[1], 1))
-        return weighted_sum(posteriors, weights)
+        return weighted_alike(posteriors, state.tensors["weights"])
 
 
 def _fit_weights(context: FitContext, blocks: Mapping[str, Array], y: Array) -> Array:

@@ -8,6 +8,7 @@ from cluster.errors import ConfigError
 from coordinator.aggregators.base import Aggregator
 from coordinator.aggregators.gate import Gate
 from coordinator.aggregators.optimal import Optimal
+from coordinator.aggregators.similarity import Similarity
 from coordinator.aggregators.voting import Majority, Mean
 
 AGGREGATORS: Mapping[str, type[Aggregator]] = {
@@ -15,6 +16,7 @@ AGGREGATORS: Mapping[str, type[Aggregator]] = {
     "majority": Majority,
     "mean": Mean,
     "optimal": Optimal,
+    "similarity": Similarity,
 }
 
 

@@ -49,12 +49,15 @@ KINDS = (
 LOUVAIN, HASH = {"partition.method": "louvain"}, {"partition.method": "hash"}
 REDERIVED = {**LOUVAIN, "partition.guarantee": "rederived"}
 OPTIMAL = {"aggregator.kind": "optimal"}
+SIMILARITY = {"aggregator.kind": "similarity"}
 SETTINGS: dict[str, dict[str, Any]] = {
     f"frozen {backend} {model}": {**LOUVAIN, "shards.backend": backend, "shards.model": model}
     for backend, model in sorted(SUBMODELS)
 } | {
     "frozen optimal": {**LOUVAIN, **OPTIMAL},
+    "frozen similarity": {**LOUVAIN, **SIMILARITY},
     "oblivious gate": HASH,
+    "oblivious similarity": {**HASH, **SIMILARITY},
     "oblivious optimal": {**HASH, **OPTIMAL},
     "rederived gate": REDERIVED,
     "rederived optimal": {**REDERIVED, **OPTIMAL},
@@ -209,7 +212,7 @@ def _failed(system: System, **options: Any) -> set[str]:
     return {check.name for check in system.verify(**options).checks if not check.ok}
 
 
-@pytest.mark.parametrize("kind", ["gate", "optimal"])
+@pytest.mark.parametrize("kind", ["gate", "optimal", "similarity"])
 def test_replay_of_every_shard_confirms_what_is_published(kind: str, bench: Workbench) -> None:
     records = planted(5)
     system = bench.fit(records, {"aggregator.kind": kind})

@@ -242,7 +242,7 @@ def test_the_device_moves_the_recipe() -> None:
     assert len(keys) == 2
 
 
-@pytest.mark.parametrize("kind", ["mean", "majority", "optimal"])
+@pytest.mark.parametrize("kind", ["mean", "majority", "optimal", "similarity"])
 def test_the_gate_s_mix_changes_no_answer_of_another_aggregator(
     kind: str, bench: Workbench
 ) -> None:

@@ -12,6 +12,7 @@ from cluster.partitioners.base import Array
 from cluster.partitioners.compiled import compiled
 
 SWEEPS = 60  # of Jacobi rotations; quadratic convergence needs about 10
+OFF_DIAGONAL = 1e-16  # entries below this share of the largest are left
 RELATIVE_RANK = 1e-12  # eigenvalues of a Gram matrix below this share of the largest count as zero
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -75,34 +76,35 @@ def symmetric_eigen(matrix: Array) -> tuple[Array, Array]:
     """
     size = len(matrix)
     a = matrix.copy()
-    vectors = np.eye(size)
+    rows = np.eye(size)
+    largest = np.abs(matrix).max() if size else 0.0
     for _ in range(SWEEPS):
         rotated = False
         for p in range(size - 1):
             for q in range(p + 1, size):
-                if abs(a[p, q]) > 1e-16 * np.sqrt(abs(a[p, p] * a[q, q])) and a[p, q] != 0:
-                    _rotate(a, vectors, p, q)
+                if abs(a[p, q]) > OFF_DIAGONAL * largest:
+                    _rotate(a, rows, p, q)
                     rotated = True
         if not rotated:
             break
-    return np.diag(a).copy(), vectors
+    return np.diag(a).copy(), np.ascontiguousarray(rows.T)
 
 
 @compiled
-def _rotate(a: Array, vectors: Array, p: int, q: int) -> None:
-    """Make ``a[p, q]`` zero by one rotation, in place."""
+def _rotate(a: Array, rows: Array, p: int, q: int) -> None:
+    """Make ``a[p, q]`` zero by one rotation, in place; ``rows`` holds the eigenvectors."""
     slope = (a[q, q] - a[p, p]) / (2 * a[p, q])
     sign = 1.0 if slope >= 0 else -1.0
     t = sign / (abs(slope) + np.sqrt(slope * slope + 1))
     c = 1 / np.sqrt(t * t + 1)
     s = t * c
-    for i in range(len(a)):
-        left, right = a[i, p], a[i, q]
-        a[i, p], a[i, q] = c * left - s * right, s * left + c * right
-    for i in range(len(a)):
-        left, right = a[p, i], a[q, i]
-        a[p, i], a[q, i] = c * left - s * right, s * left + c * right
-    for i in range(len(a)):
-        left, right = vectors[i, p], vectors[i, q]
-        vectors[i, p], vectors[i, q] = c * left - s * right, s * left + c * right
+    a[p, p] -= t * a[p, q]
+    a[q, q] += t * a[p, q]
     a[p, q] = a[q, p] = 0.0
+    for i in range(len(a)):
+        if i != p and i != q:
+            left, right = a[p, i], a[q, i]
+            a[p, i] = a[i, p] = c * left - s * right
+            a[q, i] = a[i, q] = s * left + c * right
+        left, right = rows[p, i], rows[q, i]
+        rows[p, i], rows[q, i] = c * left - s * right, s * left + c * right

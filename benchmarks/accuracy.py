@@ -29,6 +29,7 @@ from cluster.partitioners import PARTITIONERS
 from coordinator.aggregators import AGGREGATORS
 from coordinator.config import Config, load_config, parse_overrides
 
+UNFITTED = [kind for kind, aggregator in AGGREGATORS.items() if not aggregator.needs_fit]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -55,11 +56,15 @@ def measure(graph: Graph, base: Config, whole: Sequence[str], seeds: int) -> dic
             for method in PARTITIONERS:
                 cut = {"partition.method": method, "aggregator.kind": "optimal"}
                 with fitted(graph, seeded(base, seed, cut), pool) as system:
-                    figures = quality(graph, system.partition)
+                    partition, figures = system.partition, quality(graph, system.partition)
                     note(f"{method}/cut", figures.cut)
                     note(f"{method}/balance", figures.balance)
-                    for kind in AGGREGATORS:
+                    for kind in (*UNFITTED, "optimal"):
                         note(f"{method}/{kind}", system.accuracy("test", kind))
+                cut["aggregator.kind"] = "similarity"
+                again = seeded(base, seed, cut)
+                with fitted(graph, again, pool, partition=partition) as system:
+                    note(f"{method}/similarity", system.accuracy("test"))
                 print(seed, method, {k: round(found[f"{method}/{k}"][-1], 3) for k in AGGREGATORS})
     return found
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cluster.config import Guarantee, PartitionConfig, RolesConfig
 from cluster.digest import Digest, NodeId, digest
 from cluster.errors import GraphError
-from cluster.graph import TRAIN, Graph
+from cluster.graph import TRAIN, UNLABELLED, Graph
 from cluster.halo import UNASSIGNED as UNASSIGNED
 from cluster.halo import Examined, Halo, examine
 
@@ -153,12 +153,15 @@ class Quality:
         balance: largest shard over the mean shard size.
         modularity: Newman's Q of the shards.
         readers: mean number of shards that read a training node (1 without halos).
+        fairness: mean over shards of half the L1 distance between the shard's shares of labels
+            and those of all training nodes (GUIDE); 0 is fair, empty shards are left out.
     """
 
     cut: float
     balance: float
     modularity: float
     readers: float
+    fairness: float
 
 
 def quality(graph: Graph, partition: Partition) -> Quality:
@@ -179,4 +182,17 @@ def quality(graph: Graph, partition: Partition) -> Quality:
         balance=float(sizes.max() / max(sizes.mean(), 1e-12)),
         modularity=modularity,
         readers=float(partition.examined(graph).read.sum() / max(len(partition.ids), 1)),
+        fairness=_fairness(graph, owner, partition.num_shards),
     )
+
+
+def _fairness(graph: Graph, owner: Array, num_shards: int) -> float:
+    labelled = (owner != UNASSIGNED) & (graph.y != UNLABELLED)
+    width = graph.schema.num_classes
+    cells = owner[labelled].astype(np.int64) * width + graph.y[labelled]
+    counts = np.bincount(cells, minlength=num_shards * width).reshape(num_shards, width)
+    held = counts[counts.any(axis=1)]
+    if not len(held):
+        return 0.0
+    shares, whole = held / held.sum(axis=1, keepdims=True), held.sum(axis=0) / held.sum()
+    return float(np.abs(shares - whole).sum(axis=1).mean() / 2)

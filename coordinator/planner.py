@@ -55,7 +55,7 @@ def _retraining(
     if partition.halo is None or not listed:
         return tuple(listed)
     after = graph.apply(change)
-    index_after = build_index(after, partition.restrict(after))
+    index_after = build_index(after, partition.restrict(after), has_phantoms=index.has_phantoms)
     contents = {shard: build_content(after, index_after, shard) for shard in listed}
     return tuple(
         shard

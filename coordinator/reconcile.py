@@ -116,7 +116,8 @@ class Reconciler:
 
     def _contents(self, wanted: Wanted) -> tuple[dict[int, ShardContent], dict[int, ShardEntry]]:
         """Contents that may have moved, and the entries of all shards as far as they are known."""
-        index = build_index(wanted.graph, wanted.partition)
+        repaired = self.config.shards.repair != "none"
+        index = build_index(wanted.graph, wanted.partition, has_phantoms=repaired)
         contents, entries = {}, {}
         for shard in range(wanted.partition.num_shards):
             if wanted.readers is not None and shard not in wanted.readers and wanted.previous:

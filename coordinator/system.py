@@ -392,7 +392,7 @@ class System:
         if role not in ROLES:
             raise ConfigError(f"role is {role!r}; choose one of {sorted(ROLES)}")
         kind = aggregator or self.config.aggregator.kind
-        if find_aggregator(kind).fitted and kind != self.config.aggregator.kind:
+        if kind != self.config.aggregator.kind and find_aggregator(kind).needs_fit:
             raise ConfigError(f"aggregator {kind!r} has to be fitted; set aggregator.kind to it")
         proba = self._answer(kind, self._aggregator)
         wanted = (self._graph.roles(self.config.roles) == ROLES[role]) & (
@@ -595,7 +595,8 @@ class System:
 
     def _reader_index(self) -> ReaderIndex:
         if self._index is None:
-            self._index = build_index(self._graph, self._partition)
+            repair = self.config.shards.repair
+            self._index = build_index(self._graph, self._partition, has_phantoms=repair != "none")
         return self._index
 
     def _require_environment(self) -> None:

@@ -91,7 +91,8 @@ def _absent(system: System) -> str:
 def _contents(system: System) -> str:
     """Rebuild every content from the stored graph and derive its key again."""
     graph, partition = _stored(system)
-    index = build_index(graph, partition)
+    repaired = system.config.shards.repair != "none"
+    index = build_index(graph, partition, has_phantoms=repaired)
     wrong = []
     for shard, entry in system.generation.shards.items():
         content = build_content(graph, index, shard)

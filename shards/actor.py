@@ -88,7 +88,9 @@ class ShardActor:
         """Rebuild a content from the graph (never from the stored content) and train it."""
         graph = self._load(job.home, job.graph_key)
         partition = load_partition(LocalStore(job.home), job.partition_key)
-        content = build_content(graph, build_index(graph, partition), job.shard)
+        repaired = job.recipe.config.repair != "none"
+        index = build_index(graph, partition, has_phantoms=repaired)
+        content = build_content(graph, index, job.shard)
         key = submodel_key(content.digest, job.recipe, job.seed)
         weights = None if content.is_silent else train(content, job.recipe, job.seed).digest
         return ReplayReport(job.shard, content.digest, key, weights)

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from cluster.digest import Digest, digest
 from cluster.graph import UNLABELLED, Graph
+from cluster.partition import UNASSIGNED
 from cluster.schema import Schema
 from cluster.segments import pack_column, pack_features, unpack_column, unpack_features
 from cluster.store import Blob
+from shards.config import Repair
 from shards.shard_graph import ReaderIndex, index_of_owners
 
 Array = npt.NDArray[Any]
@@ -33,6 +35,8 @@ class ShardContent:
         indptr: ``[n + 1]`` int64 in-neighbours of each local row, sorted by (dst, src).
         indices: ``[m]`` int64 local source rows.
         weight: ``[m]`` float32 or None.
+        lost: ``[n]`` int64 training in-neighbours of each row that other shards own; None unless
+            the content is to be repaired (:mod:`shards.phantoms`).
     """
 
     schema: Schema
@@ -43,6 +47,7 @@ class ShardContent:
     indptr: Array
     indices: Array
     weight: Array | None
+    lost: Array | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -66,6 +71,8 @@ class ShardContent:
         tensors |= {"indptr": self.indptr, "indices": self.indices}
         if self.weight is not None:
             tensors["weight"] = self.weight
+        if self.lost is not None:
+            tensors["lost"] = self.lost
         return tensors
 
     def to_blob(self) -> Blob:
@@ -85,10 +92,13 @@ class ShardContent:
             tensors["indptr"],
             tensors["indices"],
             tensors.get("weight"),
+            tensors.get("lost"),
         )
 
 
-def build_content(graph: Graph, readers: ReaderIndex | Array, shard: int) -> ShardContent:
+def build_content(
+    graph: Graph, readers: ReaderIndex | Array, shard: int, *, repair: Repair = "none"
+) -> ShardContent:
     """Cut one shard's content out of the graph: the rows it reads and the edges among them.
 
     Args:
@@ -96,8 +106,12 @@ def build_content(graph: Graph, readers: ReaderIndex | Array, shard: int) -> Sha
         readers: index of this graph; or, without halos, the ``[N]`` owner of each row, negative
             where no shard owns it.
         shard: the shard's number.
+        repair: with owners, whether to count the neighbours that the cut took away; an index
+            knows it.
     """
-    index = readers if isinstance(readers, ReaderIndex) else index_of_owners(np.asarray(readers))
+    index = readers
+    if not isinstance(index, ReaderIndex):
+        index = index_of_owners(np.asarray(index), has_phantoms=repair != "none")
     rows = index.rows_of(shard)
     owned = np.ones(len(rows), bool) if index.labels else index.owner[rows] == shard
     indptr, indices, weight = induced_edges(graph, rows)
@@ -110,22 +124,37 @@ def build_content(graph: Graph, readers: ReaderIndex | Array, shard: int) -> Sha
         indptr=indptr,
         indices=indices,
         weight=weight,
+        lost=_count_lost(graph, index.owner, rows, owned) if index.has_phantoms else None,
     )
+
+
+def _count_lost(graph: Graph, owner: Array, rows: Array, owned: Array) -> Array:
+    """``[n]`` int64 training in-neighbours of each owned row that are not among ``rows``."""
+    elsewhere = owner != UNASSIGNED
+    elsewhere[rows] = False
+    positions, target = _incoming(graph, rows)
+    lost = elsewhere[graph.adjacency.indices[positions]] & owned[target]
+    return np.bincount(target[lost], minlength=len(rows))
 
 
 def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None]:
     """In-neighbour CSR of the subgraph induced by ``rows`` (ascending), in local row numbers."""
     adjacency = graph.adjacency
-    starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
-    counts = stops - starts
-    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    positions = np.arange(int(counts.sum())) + offsets
+    positions, target = _incoming(graph, rows)
     sources = adjacency.indices[positions]
     local = np.searchsorted(rows, sources)
     local[local == len(rows)] = 0
     inside = rows[local] == sources if len(rows) else np.zeros(0, bool)
-    target = np.repeat(np.arange(len(rows)), counts)[inside]
+    target = target[inside]
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(np.bincount(target, minlength=len(rows)), out=indptr[1:])
     weight = None if adjacency.weight is None else adjacency.weight[positions[inside]]
     return indptr, local[inside], weight
+
+
+def _incoming(graph: Graph, rows: Array) -> tuple[Array, Array]:
+    """Positions in the adjacency of the edges into ``rows``, and the local row of each target."""
+    starts, stops = graph.adjacency.indptr[rows], graph.adjacency.indptr[rows + 1]
+    counts = stops - starts
+    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    return np.arange(int(counts.sum())) + offsets, np.repeat(np.arange(len(rows)), counts)

@@ -32,6 +32,8 @@ class ReaderIndex:
         readers: ``[m]`` int32 shards that examine a row (its owner among them), ascending.
         read: ``[m]`` bool, whether the shard reads the row's features; None for all.
         labels: whether a reader trains on the labels of foreign rows too (SAFE).
+        has_phantoms: whether contents are repaired, so that nodes and edges are read by the shards
+            that hold a phantom for them too.
     """
 
     owner: Array
@@ -39,6 +41,7 @@ class ReaderIndex:
     readers: Array
     read: Array | None = None
     labels: bool = False
+    has_phantoms: bool = False
 
     def of_rows(self, rows: Iterable[int]) -> set[int]:
         """Shards that examine any of these rows."""
@@ -67,6 +70,8 @@ class ReaderIndex:
         found |= self.reading(graph.rows([node_id for node_id, _ in change.features]).tolist())
         for at in graph.edge_positions(change.edges).tolist():
             found |= self.of_rows([int(graph.src[at])]) & self.of_rows([int(graph.dst[at])])
+        if self.has_phantoms:
+            found |= phantom_readers(graph, self.owner, change)
         labelled = graph.rows(change.labels)
         if self.labels:
             return found | self.reading(labelled.tolist())
@@ -99,18 +104,39 @@ class ReaderIndex:
         return counts
 
 
-def build_index(graph: Graph, partition: Partition) -> ReaderIndex:
-    """Index of a partition: owners, and with a halo whoever examined a row."""
+def build_index(graph: Graph, partition: Partition, *, has_phantoms: bool = False) -> ReaderIndex:
+    """Index of a partition: owners, with a halo whoever examined a row, phantoms if repaired."""
     examined = partition.examined(graph)
-    labels = partition.halo is not None and partition.halo.labels
-    read = None if partition.halo is None else examined.read
     return ReaderIndex(
-        partition.owners(graph), examined.indptr, examined.shards, read, labels=labels
+        partition.owners(graph),
+        examined.indptr,
+        examined.shards,
+        None if partition.halo is None else examined.read,
+        labels=partition.halo is not None and partition.halo.labels,
+        has_phantoms=has_phantoms,
     )
 
 
-def index_of_owners(owner: Array) -> ReaderIndex:
+def index_of_owners(owner: Array, *, has_phantoms: bool = False) -> ReaderIndex:
     """Index without halos: a row is read by its owner alone."""
     owned = owner != UNASSIGNED
     indptr = np.concatenate([[0], np.cumsum(owned)])
-    return ReaderIndex(owner, indptr, owner[owned])
+    return ReaderIndex(owner, indptr, owner[owned], has_phantoms=has_phantoms)
+
+
+def phantom_readers(graph: Graph, owner: Array, change: Change) -> set[int]:
+    """Shards that hold a phantom for a node or an edge of ``change``.
+
+    Args:
+        graph: the graph before the change.
+        owner: ``[N]`` owner of each row, UNASSIGNED where no shard owns it.
+        change: the records.
+    """
+    named = np.zeros(graph.num_nodes, bool)
+    named[graph.rows(change.nodes)] = True
+    touched = named[graph.src] | named[graph.dst]
+    touched[graph.edge_positions(change.edges)] = True
+    source, target = owner[graph.src[touched]], owner[graph.dst[touched]]
+    cut = (source != target) & (source != UNASSIGNED) & (target != UNASSIGNED)
+    readers = [target[cut]] if graph.schema.directed else [target[cut], source[cut]]
+    return set(np.concatenate(readers).tolist())

@@ -62,7 +62,7 @@ def train(content: ShardContent, recipe: Recipe, seed: int) -> Trained:
         raise ValueError("a silent shard has nothing to train on; the caller leaves it out")
     require_profile(recipe.profile)
     device = recipe.config.device
-    inputs = training_input(content, device)
+    inputs = training_input(content, device, recipe.config.repair)
     rows = torch.from_numpy(np.flatnonzero(content.owned & (content.y != UNLABELLED))).to(device)
     targets = torch.from_numpy(content.y.astype(np.int64)).to(device)[rows]
     model = make_submodel(recipe.config, content.schema, derive_seed(seed, "weights"))

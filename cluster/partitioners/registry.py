@@ -13,6 +13,7 @@ from cluster.halo_choice import attach_halo, default_coarse
 from cluster.partition import Partition, capacity, from_assignment
 from cluster.partitioners.balanced_kmeans import balanced_kmeans
 from cluster.partitioners.base import Array, Partitioner, Progress, make_problem
+from cluster.partitioners.fair_spectral import fair_spectral
 from cluster.partitioners.hashing import hash_partition
 from cluster.partitioners.label_propagation import label_propagation
 from cluster.partitioners.louvain import louvain
@@ -23,6 +24,7 @@ PARTITIONERS: Mapping[str, Partitioner] = {
     "hash": hash_partition,
     "blpa": label_propagation,
     "bekm": balanced_kmeans,
+    "fair_spectral": fair_spectral,
     "louvain": louvain,
     "metis": metis,
     "restream": restream,

@@ -121,7 +121,7 @@ class Aggregator(ABC):
     """One way to aggregate; deterministic, and blind to the order of work."""
 
     kind: str
-    fitted = False  # whether it has parameters
+    needs_fit = False  # whether it answers by parameters of its own
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit on the declared inputs; without parameters there is only a key."""
@@ -141,3 +141,8 @@ def weighted_sum(posteriors: Array, weights: Array) -> Array:
     for shard, posterior in enumerate(posteriors):
         total += weights[:, shard, None] * posterior.astype(np.float64)
     return total
+
+
+def weighted_alike(posteriors: Array, weights: Array) -> Array:
+    """:func:`weighted_sum` with one weight a shard, ``[s]``, for every node."""
+    return weighted_sum(posteriors, np.tile(weights, (posteriors.shape[1], 1)))

@@ -30,7 +30,7 @@ class Learned(Aggregator):
     """Gate and stack, refitted whenever something they read moved."""
 
     kind = "learned"
-    fitted = True
+    needs_fit = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Compute moved answers and statistics, keep the others, refit."""

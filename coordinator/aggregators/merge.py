@@ -26,7 +26,7 @@ class Merge(Aggregator):
     """The mergeable ridge alone; the submodels have no say."""
 
     kind = "merge"
-    fitted = True
+    needs_fit = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit the head on the training rows, statistics of unmoved rows kept."""

@@ -21,7 +21,7 @@ from coordinator.aggregators.base import (
     Array,
     FitContext,
     View,
-    weighted_sum,
+    weighted_alike,
 )
 from coordinator.aggregators.fitrows import fit_answers
 from coordinator.config import Config
@@ -33,7 +33,7 @@ class Optimal(Aggregator):
     """Mixture weights fitted on training rows."""
 
     kind = "optimal"
-    fitted = True
+    needs_fit = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Compute the moved answers, keep the others, refit the weights."""
@@ -53,8 +53,7 @@ class Optimal(Aggregator):
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
     ) -> Array:
         """The same weights for every node."""
-        weights = np.tile(state.tensors["weights"], (posteriors.shape[1], 1))
-        return weighted_sum(posteriors, weights)
+        return weighted_alike(posteriors, state.tensors["weights"])
 
 
 def fit_mixture(posteriors: Array, y: Array) -> Array:

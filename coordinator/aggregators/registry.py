@@ -10,6 +10,7 @@ from coordinator.aggregators.gate import Gate
 from coordinator.aggregators.learned import Learned
 from coordinator.aggregators.merge import Merge
 from coordinator.aggregators.optimal import Optimal
+from coordinator.aggregators.similarity import Similarity
 from coordinator.aggregators.voting import Majority, Mean
 
 AGGREGATORS: Mapping[str, type[Aggregator]] = {
@@ -19,6 +20,7 @@ AGGREGATORS: Mapping[str, type[Aggregator]] = {
     "mean": Mean,
     "merge": Merge,
     "optimal": Optimal,
+    "similarity": Similarity,
 }
 
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from cluster.graph import Graph, in_degree
 from shards.ball import Ball
+from shards.config import Repair
 from shards.content import ShardContent
+from shards.phantoms import with_phantoms
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -226,14 +228,18 @@ def normalise_rows(x: Any) -> Any:
     return sp.csr_matrix((data, x.indices, x.indptr), shape=x.shape)
 
 
-def training_input(content: ShardContent, device: str) -> ModelInput:
-    """Input for training: degrees count only records of the content."""
+def training_input(content: ShardContent, device: str, repair: Repair = "none") -> ModelInput:
+    """Input for training: degrees count only records of the content, and its phantoms."""
+    x = normalise_rows(content.x)
+    indptr, indices, weight = content.indptr, content.indices, content.weight
+    if repair != "none":
+        x, (indptr, indices, weight) = with_phantoms(content, x, repair)
     return ModelInput(
-        normalise_rows(content.x),
-        content.indptr,
-        content.indices,
-        content.weight,
-        in_degree(content.indptr, content.weight),
+        x,
+        indptr,
+        indices,
+        weight,
+        in_degree(indptr, weight),
         symmetric=not content.schema.directed,
         device=device,
     )

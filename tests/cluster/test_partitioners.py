@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from cluster.partitioners.balanced_kmeans import (
     propagated_projection,
 )
 from cluster.partitioners.base import Problem, make_problem
+from cluster.partitioners.dense import hashed_uniform, polar_factor, symmetric_eigen
+from cluster.partitioners.fair_spectral import fair_embedding
 from cluster.partitioners.louvain import find_communities, pack
 from cluster.partitioners.metis import repair
 from cluster.partitioners.restream import refine
@@ -376,6 +380,124 @@ def test_the_default_embedding_reads_training_nodes_only_and_ignores_the_layout(
         assert np.array_equal(embeddings[0], embedding)
 
 
+# ---- fair_spectral
+
+
+def pure_communities(groups: int = 5, size: int = 60) -> Graph:
+    """Dense groups, each of one class of its own."""
+    group = np.arange(groups * size) // size
+    chance = np.where(group[:, None] == group[None, :], 0.15, 0.005)
+    upper = np.triu(np.random.default_rng(0).random(chance.shape) < chance, 1)
+    return Graph.from_arrays(np.argwhere(upper).T, np.eye(groups, dtype=np.float32)[group], group)
+
+
+def test_shards_of_pure_communities_get_every_class_where_louvain_gives_them_one():
+    graph = pure_communities()
+
+    fair, communities = (
+        quality(graph, make_partition(graph, config(method, 5), ALL_TRAIN))
+        for method in ("fair_spectral", "louvain")
+    )
+
+    assert communities.fairness == pytest.approx(0.8)
+    assert fair.fairness < 0.15
+    assert fair.cut < 0.8
+    assert fair.balance <= 1.1
+
+
+def test_isolated_nodes_go_where_their_label_is_short():
+    """A triangle of class 0, one corner a shard; 4, 5, 6 are of class 1, 7 and 8 unlabelled."""
+    y = [0, 0, 0, 0, 1, 1, 1, -1, -1]
+    graph = Graph.from_arrays([[0, 1, 0], [1, 2, 2]], np.eye(9, dtype=np.float32), y)
+    problem = make_problem(graph, config("fair_spectral", 3, capacity=3), ALL_TRAIN, silent)
+
+    shards = PARTITIONERS["fair_spectral"](problem)
+
+    assert np.bincount(shards).tolist() == [3, 3, 3]
+    assert len(set(shards[:3].tolist())) == 3
+    assert sorted(shards[4:7].tolist()) == [0, 1, 2]
+
+
+def test_the_fair_embedding_is_orthonormal_and_nearer_to_fair_than_its_start():
+    graph = pure_communities()
+    problem = make_problem(graph, config("fair_spectral", 5), ALL_TRAIN, silent)
+    one_hot = np.eye(5)[graph.y]
+    target = one_hot.sum(axis=0)[:, None] / np.sqrt(5 * graph.num_nodes)
+
+    embedding = fair_embedding(problem)
+
+    start = polar_factor(hashed_uniform(problem.hashes, 5))
+    assert embedding.shape == (300, 5)
+    assert np.allclose(embedding.T @ embedding, np.eye(5))
+    unfair, at_first = (np.linalg.norm(one_hot.T @ h - target) for h in (embedding, start))
+    assert unfair < 0.5 * at_first
+
+
+def test_twenty_thousand_nodes_are_cut_in_seconds_and_linear_memory():
+    rng = np.random.default_rng(0)
+    n, k = 20_000, 20
+    y = rng.integers(0, 7, n)
+    ends = np.sort(rng.integers(0, n, (3 * n, 2)), axis=1)
+    edges = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0)
+    graph = Graph.from_arrays(edges.T, np.ones((n, 1), np.float32), y)
+    make_partition(pure_communities(), config("fair_spectral", 5), ALL_TRAIN)  # compiles
+    tracemalloc.start()
+    started = time.perf_counter()
+
+    partition = make_partition(graph, config("fair_spectral", k), ALL_TRAIN)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.perf_counter() - started < 30
+    assert peak < 40 * n * k * 8  # one dense [n, n] matrix is 25 times as much
+    assert partition.sizes().max() <= 1100
+
+
+# ---- dense matrices in a fixed order
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(30, 1), (30, 6), (6, 6)])
+def test_the_polar_factor_is_that_of_the_thin_svd(rows, columns):
+    matrix = np.random.default_rng(rows).standard_normal((rows, columns))
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
+
+    assert np.allclose(polar_factor(matrix), u @ v)
+
+
+def test_the_polar_factor_of_a_matrix_without_full_rank_is_a_partial_isometry():
+    column = np.array([[3.0], [4.0]])
+
+    factor = polar_factor(np.hstack([column, column, 0 * column]))
+
+    assert np.allclose(factor, np.hstack([column, column, 0 * column]) / (5 * np.sqrt(2)))
+    assert np.array_equal(polar_factor(np.zeros((4, 2))), np.zeros((4, 2)))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_jacobi_s_eigenvalues_and_vectors_are_lapack_s(seed, size):
+    raw = np.random.default_rng(seed).integers(-3, 4, (size, size)).astype(float)
+    matrix = raw + raw.T
+
+    values, vectors = symmetric_eigen(matrix)
+
+    assert np.allclose(np.sort(values), np.linalg.eigvalsh(matrix))
+    assert np.allclose(matrix @ vectors, vectors * values)
+    assert np.allclose(vectors.T @ vectors, np.eye(size))
+
+
+def test_hashed_numbers_belong_to_the_hash_alone_and_fill_the_interval():
+    hashes = np.array([5, 6, 2**63 + 1], np.uint64)
+
+    numbers = hashed_uniform(hashes, 4000)
+
+    assert np.array_equal(numbers[1:2], hashed_uniform(hashes[1:2], 4000))
+    assert np.array_equal(numbers[:, :7], hashed_uniform(hashes, 7))
+    assert (np.abs(numbers) <= 1).all()
+    assert np.allclose(numbers.mean(axis=1), 0, atol=0.05)
+    assert np.allclose(numbers.var(axis=1), 1 / 3, atol=0.02)
+
+
 # ---- louvain, restream, metis
 
 
@@ -467,6 +589,17 @@ def test_quality_of_a_path_cut_in_the_middle():
     assert measured.balance == 1
     assert measured.modularity == pytest.approx(2 * (1 / 3 - (3 / 6) ** 2))
     assert measured.readers == 1
+    assert measured.fairness == 0
+
+
+def test_fairness_of_a_pure_and_a_mixed_shard_by_hand():
+    """Shard 0 holds (1, 0) of the classes, shard 1 (1/3, 2/3), all (3/5, 2/5); shard 3 is empty."""
+    y = [0, 0, 0, 1, 1, -1]
+    graph = Graph.from_arrays(np.zeros((2, 0), np.int64), np.eye(6, dtype=np.float32), y)
+    shards = np.array([0, 0, 1, 1, 1, 2])
+    partition = from_assignment(graph, shards, config("blpa", 4), ALL_TRAIN, {})
+
+    assert quality(graph, partition).fairness == pytest.approx((2 / 5 + 4 / 15) / 2)
 
 
 def test_quality_without_edges_is_finite():
@@ -528,7 +661,14 @@ def test_a_rederived_shard_keeps_its_name_when_another_member_goes():
 @pytest.mark.skipif(not CORA.exists(), reason="the cora folder is not beside the repository")
 @pytest.mark.parametrize(
     ("method", "most"),
-    [("blpa", 0.30), ("bekm", 0.30), ("louvain", 0.12), ("metis", 0.12), ("restream", 0.25)],
+    [
+        ("blpa", 0.30),
+        ("bekm", 0.30),
+        ("louvain", 0.12),
+        ("metis", 0.12),
+        ("restream", 0.25),
+        ("fair_spectral", 0.60),
+    ],
 )
 def test_cora_is_cut_as_well_as_measured(method, most):
     import pyarrow.parquet as pq

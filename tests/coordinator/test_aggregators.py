@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.sparse as sp
 
-from cluster.digest import digest
+from cluster.digest import digest, keyed_hash
 from cluster.errors import ConfigError
 from cluster.graph import Graph
 from coordinator.aggregators import AGGREGATORS, find_aggregator
 from coordinator.aggregators.base import AggregatorState, View
 from coordinator.aggregators.gate import gate_weights
 from coordinator.aggregators.optimal import fit_mixture
+from coordinator.aggregators.similarity import (
+    histogram,
+    pyramid_match,
+    softmax,
+    spectral_coordinates,
+)
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure
 from coordinator.system import System
@@ -62,8 +69,8 @@ def case() -> tuple[Array, View]:
 # ---- contract
 
 
-def test_the_table_holds_the_four_aggregators() -> None:
-    assert sorted(AGGREGATORS) == ["gate", "majority", "mean", "optimal"]
+def test_the_table_holds_the_five_aggregators() -> None:
+    assert sorted(AGGREGATORS) == ["gate", "majority", "mean", "optimal", "similarity"]
     assert all(AGGREGATORS[kind].kind == kind for kind in AGGREGATORS)
     with pytest.raises(ConfigError, match="choose one of"):
         find_aggregator("median")
@@ -278,3 +285,119 @@ def test_an_erasure_beside_one_fit_row_recomputes_only_the_blocks_it_reaches(
 
     kept = before & set(_blocks(system))
     assert 0 < len(kept) < len(before)
+
+
+# ---- similarity
+
+
+def _hashes(size: int) -> Array:
+    return keyed_hash("similarity", 0, range(size))
+
+
+def _histogram(matrix: Array, hashes: Array | None = None) -> tuple[Array, ...]:
+    csr = sp.csr_matrix(matrix)
+    return histogram(csr.indptr, csr.indices, _hashes(len(matrix)) if hashes is None else hashes)
+
+
+def _clique(size: int) -> Array:
+    return np.ones((size, size)) - np.eye(size)
+
+
+def _random(size: int, seed: int) -> Array:
+    upper = np.triu(np.random.default_rng(seed).random((size, size)) < 0.1, 1)
+    return (upper | upper.T).astype(float)
+
+
+def test_coordinates_are_the_leading_eigenvectors_magnitudes_scaled_to_one() -> None:
+    matrix = np.diag([9.0, -8, 7, 6, 5, 4, 0.5, 0.4, 0.3])
+    matrix[0, 1] = matrix[1, 0] = 3
+    values, vectors = np.linalg.eigh(matrix)
+    wanted = np.abs(vectors[:, np.argsort(-np.abs(values))[:6]])
+
+    points = spectral_coordinates(sp.csr_matrix(matrix), _hashes(9))
+
+    assert np.allclose(points, wanted / wanted.max(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 40])
+def test_a_graph_without_edges_lies_in_the_origin(size: int) -> None:
+    levels = _histogram(np.zeros((size, size)))
+
+    assert [level.shape for level in levels] == [(6, 1), (6, 2), (6, 4), (6, 8)]
+    assert all((level[:, 0] == size).all() for level in levels)
+
+
+def test_a_graph_of_fewer_nodes_than_dimensions_has_a_histogram() -> None:
+    """A single edge: eigenvectors (1, 1) and (1, -1), no more."""
+    finest = _histogram(_clique(2))[-1]
+
+    assert finest[:2, 7].tolist() == [2, 2]
+    assert finest[2:, 0].tolist() == [2] * 4
+
+
+def test_a_match_weighs_half_as_much_on_every_coarser_level() -> None:
+    """Two nodes a graph; the last lies in bins 0 / 1 / 2 / 4 against 0 / 0 / 0 / 0 of the first."""
+    one, other = (
+        tuple(np.tile(np.bincount([0, at], minlength=1 << level), (6, 1))
+              for level, at in enumerate(bins))
+        for bins in ((0, 0, 0, 0), (0, 1, 2, 4))
+    )  # fmt: skip
+
+    assert pyramid_match(one, one) == 1
+    assert pyramid_match(one, other) == pyramid_match(other, one) == (1 + 1 / 8) / 2
+
+
+def test_the_kernel_compares_shares_so_a_graph_of_another_size_may_resemble_it() -> None:
+    small, large = _histogram(_clique(8)), _histogram(_clique(80))
+    other = _histogram(np.diag(np.ones(7), 1) + np.diag(np.ones(7), -1))
+
+    assert pyramid_match(small, small) == 1
+    assert 1 / 8 <= pyramid_match(other, large) < pyramid_match(small, large) <= 1
+
+
+def test_the_kernel_reads_the_ids_and_not_the_order_of_rows() -> None:
+    matrix, order = _random(40, seed=1), np.random.default_rng(2).permutation(40)
+
+    there = _histogram(matrix[order][:, order], _hashes(40)[order])
+
+    assert pyramid_match(_histogram(matrix), there) == pytest.approx(1, abs=0.02)
+
+
+def test_directed_edges_count_in_both_directions() -> None:
+    matrix = _random(30, seed=3)
+
+    assert pyramid_match(_histogram(np.triu(matrix)), _histogram(matrix)) == 1
+
+
+def test_weights_are_a_softmax_that_follows_the_shards() -> None:
+    weights = softmax([0.5, 1.0, 0.25])
+
+    assert np.allclose(weights, np.exp([0.5, 1, 0.25]) / np.exp([0.5, 1, 0.25]).sum())
+    assert np.allclose(softmax([1.0, 0.25, 0.5]), np.roll(weights, -1))
+    assert softmax([]) == []
+
+
+def test_a_fitted_shard_s_weight_depends_on_its_graph_and_the_whole_alone(
+    bench: Workbench,
+) -> None:
+    """Labels and features leave the weights as they are, an edge does not."""
+    records, overrides = planted(14, num_nodes=80), {"aggregator.kind": "similarity"}
+    system = bench.fit(records, overrides)
+    before, key = system._aggregator.tensors["weights"], system.generation.aggregator_key
+    train = training_ids(system)
+
+    system.erase(Erasure(labels=train[:1], features={train[1]: None}))
+    unread = system._aggregator.tensors["weights"]
+    system.erase(Erasure(edges=sorted(records.edges)[:40]))
+
+    assert np.array_equal(before, unread)
+    assert system.generation.aggregator_key != key
+    assert not np.array_equal(before, system._aggregator.tensors["weights"])
+    assert np.isclose(before.sum(), 1)
+
+
+def test_an_aggregator_that_needs_a_fit_is_not_compared_without_one(bench: Workbench) -> None:
+    system = bench.fit(planted(14))
+
+    with pytest.raises(ConfigError, match="'similarity' has to be fitted"):
+        system.accuracy("test", "similarity")

@@ -49,6 +49,7 @@ KINDS = (
 LOUVAIN, HASH = {"partition.method": "louvain"}, {"partition.method": "hash"}
 REDERIVED = {**LOUVAIN, "partition.guarantee": "rederived"}
 OPTIMAL = {"aggregator.kind": "optimal"}
+SIMILARITY = {"aggregator.kind": "similarity"}
 
 
 def _halo(**fields: Any) -> dict[str, Any]:
@@ -60,7 +61,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     for backend, model in sorted(SUBMODELS)
 } | {
     "frozen optimal": {**LOUVAIN, **OPTIMAL},
+    "frozen similarity": {**LOUVAIN, **SIMILARITY},
     "oblivious gate": HASH,
+    "oblivious similarity": {**HASH, **SIMILARITY},
     "oblivious optimal": {**HASH, **OPTIMAL},
     "rederived gate": REDERIVED,
     "rederived optimal": {**REDERIVED, **OPTIMAL},
@@ -225,7 +228,7 @@ def _failed(system: System, **options: Any) -> set[str]:
     return {check.name for check in system.verify(**options).checks if not check.ok}
 
 
-@pytest.mark.parametrize("kind", ["gate", "optimal"])
+@pytest.mark.parametrize("kind", ["gate", "optimal", "similarity"])
 def test_replay_of_every_shard_confirms_what_is_published(kind: str, bench: Workbench) -> None:
     records = planted(5)
     system = bench.fit(records, {"aggregator.kind": kind})

@@ -185,7 +185,7 @@ def _ids_outside_training(count: int) -> list[int]:
 # ---- degenerate neighbourhoods, classes and shards
 
 
-@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal"])
+@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal", "similarity"])
 def test_answers_stay_finite_without_edges_and_without_a_class(kind: str, bench: Workbench) -> None:
     records = planted(8)
     system = bench.fit(records, {"aggregator.kind": kind, "shards.model": "gat"})
@@ -200,7 +200,7 @@ def test_answers_stay_finite_without_edges_and_without_a_class(kind: str, bench:
     assert np.allclose(proba.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal"])
+@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal", "similarity"])
 @pytest.mark.parametrize("loss", ["nodes", "labels"])
 def test_a_shard_that_loses_its_nodes_or_labels_is_silent_and_leaves_the_ensemble(
     loss: str, kind: str, bench: Workbench

@@ -76,12 +76,14 @@ def changes(draw: st.DrawFn) -> tuple[Records, Erasure, Records]:
     change=changes(),
     model=st.sampled_from(["gcn", "gin", "sign"]),
     method=st.sampled_from(["hash", "louvain"]),
+    repair=st.sampled_from(["none", "mirror"]),
 )
 def test_weights_that_differ_after_any_change_are_those_of_planned_shards_with_new_keys(
-    change: tuple[Records, Erasure, Records], model: str, method: str, pool: InlinePool
+    change: tuple[Records, Erasure, Records], model: str, method: str, repair: str, pool: InlinePool
 ) -> None:
     records, erasure, changed = change
-    overrides = {"partition.method": method, "shards.model": model, "shards.training_epochs": 2}
+    overrides: dict[str, Any] = {"partition.method": method, "shards.model": model}
+    overrides |= {"shards.training_epochs": 2, "shards.repair": repair}
     with TemporaryDirectory() as folder:
         bench = Workbench(pool, Path(folder))
         system = bench.fit(records, overrides)
@@ -165,6 +167,7 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "shards.lr": ({}, {"shards.lr": 0.02}),
     "shards.weight_decay": ({}, {"shards.weight_decay": 0.0}),
     "shards.dropout": ({}, {"shards.dropout": 0.25}),
+    "shards.repair": ({}, {"shards.repair": "mirror"}),
     "aggregator.kind": ({}, {"aggregator.kind": "mean"}),
     "aggregator.mix": ({}, {"aggregator.mix": 0.5}),
     "aggregator.fit_rows": (OPTIMAL, {"aggregator.fit_rows": 20}),
@@ -252,7 +255,7 @@ def test_the_device_moves_the_recipe() -> None:
     assert len(keys) == 2
 
 
-@pytest.mark.parametrize("kind", ["mean", "majority", "optimal"])
+@pytest.mark.parametrize("kind", ["mean", "majority", "optimal", "similarity"])
 def test_the_gate_s_mix_changes_no_answer_of_another_aggregator(
     kind: str, bench: Workbench
 ) -> None:

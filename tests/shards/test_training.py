@@ -241,6 +241,7 @@ OTHER_VALUES = {
     "lr": 0.02,
     "weight_decay": 0.0,
     "dropout": 0.25,
+    "repair": "mirror",
     "device": "cuda",
     "per_actor": 3,
 }

@@ -212,7 +212,7 @@ def digests(graph: Graph, partition: Partition) -> list[str]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(erasures())
+@given(erasures(graphs()))
 def test_erasing_a_record_moves_exactly_the_repaired_contents_that_read_it(
     case: tuple[Graph, Partition, Change],
 ) -> None:
@@ -227,7 +227,7 @@ def test_erasing_a_record_moves_exactly_the_repaired_contents_that_read_it(
 
 
 @settings(max_examples=50, deadline=None)
-@given(erasures(), st.data())
+@given(erasures(graphs()), st.data())
 def test_a_neighbour_s_features_and_label_reach_its_owner_alone(
     case: tuple[Graph, Partition, Change], data: st.DataObject
 ) -> None:

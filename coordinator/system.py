@@ -30,7 +30,7 @@ from cluster.partitioners import check_room, make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
-from coordinator.aggregators.base import AGGREGATOR, AggregatorState, ServingHome, View
+from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext, ServingHome, View
 from coordinator.answering import evaluate_all
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure, present_part
@@ -402,6 +402,21 @@ class System:
             return float("nan")
         return float((proba.argmax(axis=1) == self._graph.y)[wanted].mean())
 
+    def validation(self) -> float:
+        """Accuracy on validation nodes that a choice may rest on.
+
+        An aggregator that is fitted on validation nodes is judged there by cross-fitting: each half
+        of them by what is fitted on the other half. Otherwise it is ``accuracy("val")``.
+        """
+        context = self._fit_context(self._graph, self._partition, self.pool)
+        honest = find_aggregator(self.config.aggregator.kind).validation_answers(context)
+        if honest is None:
+            return self.accuracy("val")
+        rows, answers = honest
+        if not len(rows):
+            return float("nan")
+        return float((answers.argmax(axis=1) == self._graph.y[rows]).mean())
+
     def _answer(self, kind: str, state: AggregatorState) -> Array:
         """``[N, C]`` probabilities by an aggregator; posteriors are computed once a generation."""
         submodels = self._generation.submodels
@@ -592,6 +607,23 @@ class System:
     def _adopt(self, outcome: Outcome) -> None:
         self._generation, self._aggregator = outcome.generation, outcome.aggregator
         self._index = self._posteriors = None
+
+    def _fit_context(self, graph: Graph, partition: Partition, pool: Pool) -> FitContext:
+        """For a fit of the aggregator from nothing that leaves the home as it is."""
+        return FitContext(
+            graph,
+            self._generation.graph_key,
+            partition,
+            self._generation.submodels,
+            self.config,
+            self._recipe,
+            pool,
+            self._store,
+            str(self.home),
+            lambda blobs: None,
+            None,
+            None,
+        )
 
     def _reader_index(self) -> ReaderIndex:
         if self._index is None:

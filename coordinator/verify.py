@@ -12,7 +12,7 @@ from cluster.home import load_graph, load_partition
 from cluster.partition import Partition
 from cluster.segments import graph_digest
 from coordinator.aggregators import find_aggregator
-from coordinator.aggregators.base import AggregatorState, FitContext
+from coordinator.aggregators.base import AggregatorState
 from coordinator.pools.inline import FreshPool
 from coordinator.results import Check, Report
 from coordinator.tombstones import without_erased
@@ -144,20 +144,7 @@ def _replay(system: System, pool: FreshPool, shards: Sequence[int]) -> str:
 def _aggregator(system: System, pool: FreshPool) -> str:
     """Fit the aggregator again from nothing, in the fresh process."""
     graph, partition = _stored(system)
-    context = FitContext(
-        graph,
-        system.generation.graph_key,
-        partition,
-        system.generation.submodels,
-        system.config,
-        system.recipe,
-        pool,
-        system._store,
-        str(system.home),
-        lambda blobs: None,
-        None,
-        None,
-    )
+    context = system._fit_context(graph, partition, pool)
     state: AggregatorState = find_aggregator(system.config.aggregator.kind).fit(context)
     if state.key != system.generation.aggregator_key:
         return "its inputs do not match its key"

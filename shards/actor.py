@@ -129,6 +129,11 @@ class ShardActor:
         require_profile(job.ridge.recipe.profile)
         return self._aggregation.learn(job)
 
+    def cross_fit(self, job: LearnJob) -> Array:
+        """See :meth:`shards.aggregation.Aggregation.cross_fit`."""
+        require_profile(job.ridge.recipe.profile)
+        return self._aggregation.cross_fit(job)
+
     def answer(self, job: AnswerJob) -> Array:
         """See :meth:`shards.aggregation.Aggregation.answer`."""
         require_profile(job.learn.ridge.recipe.profile)

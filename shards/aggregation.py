@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.digest import keyed_hash
 from cluster.graph import Graph
 from cluster.home import load_partition
 from cluster.store import LocalStore
 from shards.jobs import AnswerJob, LearnJob, RidgeJob
 from shards.learned import (
+    Evidence,
     FitRows,
     answer_learned,
+    cross_fitted,
     fit_learned,
-    gate_input,
-    graph_experts,
-    nodes_of,
+    gather,
 )
 from shards.ridge import RidgeHead, RidgeSpec, RidgeState, fit_state, scores, solve, update_state
 
@@ -39,30 +40,33 @@ class Aggregation:
 
     def learn(self, job: LearnJob) -> dict[str, Array]:
         """Ridge head, gate and stack."""
-        head, graph = self._head(job.ridge), self._graph(job.ridge)
-        state = self._state(job.ridge)
-        fitted = fit_learned(graph, state, head, self._fit_rows(job, graph))
+        head = self._head(job.ridge)
+        fitted = fit_learned(self._evidence(job, head), self._labels(job))
         return {"weights": head.weights, "ridge": np.asarray(head.ridge)} | fitted
+
+    def cross_fit(self, job: LearnJob) -> Array:
+        """``[R, C]`` answers on the fit rows, each half by a gate and stack of the other half."""
+        head, graph = self._head(job.ridge), self._graph(job.ridge)
+        fold = keyed_hash("fold", job.ridge.seed, graph.ids[job.rows].tolist()) % np.uint64(2) == 0
+        return cross_fitted(self._evidence(job, head), self._labels(job), fold)
 
     def answer(self, job: AnswerJob) -> Array:
         """``[N, C]`` float64 probabilities on every row of the graph."""
-        ridge, tensors = job.learn.ridge, job.tensors
-        graph, state = self._graph(ridge), self._state(ridge)
+        tensors = job.tensors
         head = RidgeHead(tensors["weights"], float(tensors["ridge"]))
         if "stack" not in tensors:
-            return as_probabilities(scores(state.z, head))
-        fit = self._fit_rows(job.learn, graph)
-        return answer_learned(
-            gate_input(graph, state.labels, fit),
-            nodes_of(graph, state.labels, fit.rows),
-            graph_experts(graph, state, head),
-            tensors["gate"],
-            tensors["stack"],
-        )
+            return as_probabilities(scores(self._state(job.learn.ridge).z, head))
+        return answer_learned(self._evidence(job.learn, head), tensors["gate"], tensors["stack"])
 
-    def _fit_rows(self, job: LearnJob, graph: Graph) -> FitRows:
+    def _evidence(self, job: LearnJob, head: RidgeHead) -> Evidence:
+        graph, state = self._graph(job.ridge), self._state(job.ridge)
         partition = load_partition(LocalStore(job.ridge.home), job.partition_key)
-        return FitRows(job.rows, job.shards, job.posteriors, partition.owners(graph))
+        fit = FitRows(job.rows, job.shards, job.posteriors, partition.owners(graph))
+        return gather(graph, state, head, fit)
+
+    def _labels(self, job: LearnJob) -> Array:
+        labels: Array = self._graph(job.ridge).y[job.rows].astype(np.int64)
+        return labels
 
     def _graph(self, job: RidgeJob) -> Graph:
         return self._load_graph(job.home, job.graph_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,21 +71,71 @@ def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str,
     }
 
 
-def fit_learned(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> dict[str, Array]:
+@dataclass(frozen=True)
+class Evidence:
+    """What gate and stack read about n rows.
+
+    Attributes:
+        gate: what the gate reads.
+        nodes: ``[n, 3]`` features of the nodes.
+        experts: ``[n, C]`` answers of the experts that read no submodel.
+    """
+
+    gate: GateInput
+    nodes: Array
+    experts: Mapping[str, Array]
+
+    def take(self, chosen: Array) -> Evidence:
+        """The same about some of the rows (``[n]`` bool)."""
+        gate = GateInput(
+            self.gate.affinity[chosen],
+            self.gate.posteriors[:, chosen],
+            self.gate.held,
+            self.gate.log_degree[chosen],
+        )
+        experts = {name: table[chosen] for name, table in self.experts.items()}
+        return Evidence(gate, self.nodes[chosen], experts)
+
+
+def gather(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> Evidence:
+    """Everything that is known about some rows."""
+    tables = graph_experts(graph, state, head)
+    nodes = nodes_of(graph, state.labels, fit.rows)
+    given = GateInput(
+        affinity(graph, fit.owner, fit.shards, fit.rows),
+        fit.posteriors,
+        held_labels(fit.owner, state.labels, fit.shards, graph.schema.num_classes),
+        nodes[:, 1],
+    )
+    return Evidence(given, nodes, {name: table[fit.rows] for name, table in tables.items()})
+
+
+def fit_learned(evidence: Evidence, y: Array) -> dict[str, Array]:
     """Parameters of the gate (``[8]``) and of the stack (``[E, 3]``)."""
-    y = graph.y[fit.rows].astype(np.int64)
-    given = gate_input(graph, state.labels, fit)
-    theta = fit_gate(given, y)
-    experts = {name: table[fit.rows] for name, table in graph_experts(graph, state, head).items()}
-    logits = log_experts(experts | shard_experts(given, theta))
-    return {"gate": theta, "stack": fit_stack(logits, nodes_of(graph, state.labels, fit.rows), y)}
+    theta = fit_gate(evidence.gate, y)
+    logits = log_experts({**evidence.experts, **shard_experts(evidence.gate, theta)})
+    return {"gate": theta, "stack": fit_stack(logits, evidence.nodes, y)}
 
 
-def answer_learned(
-    given: GateInput, nodes: Array, experts: dict[str, Array], theta: Array, weights: Array
-) -> Array:
+def answer_learned(evidence: Evidence, theta: Array, weights: Array) -> Array:
     """``[n, C]`` float64 probabilities of the fitted aggregator."""
-    return stacked(log_experts(experts | shard_experts(given, theta)), nodes, weights)
+    logits = log_experts({**evidence.experts, **shard_experts(evidence.gate, theta)})
+    return stacked(logits, evidence.nodes, weights)
+
+
+def cross_fitted(evidence: Evidence, y: Array, fold: Array) -> Array:
+    """``[n, C]`` answers on each half of the rows by what is fitted on the other half.
+
+    Args:
+        evidence: about the rows.
+        y: ``[n]`` class indices.
+        fold: ``[n]`` bool, which half a row is in.
+    """
+    answers = np.empty((len(y), next(iter(evidence.experts.values())).shape[1]))
+    for half in (fold, ~fold):
+        fitted = fit_learned(evidence.take(half), y[half])
+        answers[~half] = answer_learned(evidence.take(~half), fitted["gate"], fitted["stack"])
+    return answers
 
 
 def shard_experts(given: GateInput, theta: Array) -> dict[str, Array]:
@@ -96,17 +146,6 @@ def shard_experts(given: GateInput, theta: Array) -> dict[str, Array]:
         return {"gate": uniform, "mean": uniform}
     mean = np.add.accumulate(given.posteriors.astype(np.float64), axis=0)[-1] / num_shards
     return {"gate": gated(given, theta), "mean": mean}
-
-
-def gate_input(graph: Graph, labels: Array, fit: FitRows) -> GateInput:
-    """What the gate reads about the fit rows."""
-    num_classes = graph.schema.num_classes
-    return GateInput(
-        affinity(graph, fit.owner, fit.shards, fit.rows),
-        fit.posteriors,
-        held_labels(fit.owner, labels, fit.shards, num_classes),
-        nodes_of(graph, labels, fit.rows)[:, 1],
-    )
 
 
 def nodes_of(graph: Graph, labels: Array, rows: Array) -> Array:

@@ -128,6 +128,13 @@ class Aggregator(ABC):
         settings = context.config.aggregator.model_dump()
         return AggregatorState(digest("aggregator", settings, context.partition.key))
 
+    def validation_answers(self, context: FitContext) -> tuple[Array, Array] | None:
+        """Rows and ``[R, C]`` honest answers on validation rows that the fit itself reads.
+
+        None where validation rows have no part in the fit, so that its answers there are honest.
+        """
+        return None
+
     @abstractmethod
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config

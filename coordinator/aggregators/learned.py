@@ -20,7 +20,7 @@ from coordinator.aggregators.base import (
     FitContext,
     View,
 )
-from coordinator.aggregators.fitrows import fit_answers
+from coordinator.aggregators.fitrows import FitAnswers, fit_answers
 from coordinator.aggregators.merge import answer, ridge_job
 from coordinator.config import Config
 from shards.jobs import LearnJob
@@ -36,21 +36,30 @@ class Learned(Aggregator):
         """Compute moved answers and statistics, keep the others, refit."""
         answers, blobs = fit_answers(context, VAL)
         key = digest("aggregator", context.identity, answers.pack)
-        job = LearnJob(
-            ridge_job(context),
-            str(context.partition.key),
-            tuple(sorted(context.submodels)),
-            answers.rows,
-            answers.posteriors,
-        )
-        tensors = context.pool.map("learn", [job])[0]
+        tensors = context.pool.map("learn", [_learn_job(context, answers)])[0]
         meta = {"pack": answers.pack}
         context.write({**blobs, (AGGREGATOR, str(key)): Blob(tensors, meta)})
         artefacts = ((AGGREGATOR, str(key)), (PACK, answers.pack))
         return AggregatorState(key, tensors, meta, artefacts)
+
+    def validation_answers(self, context: FitContext) -> tuple[Array, Array] | None:
+        """Answers on the fit rows, each half by what is fitted on the other half."""
+        answers, _ = fit_answers(context, VAL)
+        found = context.pool.map("cross_fit", [_learn_job(context, answers)])[0]
+        return answers.rows, found
 
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
     ) -> Array:
         """The stack on every row, computed by a worker."""
         return answer(posteriors, view, state, config)
+
+
+def _learn_job(context: FitContext, answers: FitAnswers) -> LearnJob:
+    return LearnJob(
+        ridge_job(context),
+        str(context.partition.key),
+        tuple(sorted(context.submodels)),
+        answers.rows,
+        answers.posteriors,
+    )

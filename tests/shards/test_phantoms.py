@@ -24,7 +24,7 @@ from shards.submodels.inputs import training_input
 from shards.submodels.table import SUBMODELS
 from shards.training import train
 from tests.graphs import assign, random_graph, round_robin, two_triangles
-from tests.shards.test_content import erasures, moved
+from tests.shards.test_content import erasures, graphs, moved
 
 MODES: list[Repair] = ["zero", "mirror", "mixup"]
 

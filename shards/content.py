@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cluster.digest import Digest, digest
-from cluster.graph import UNLABELLED, Graph
+from cluster.digest import Digest, digest, keyed_hash
+from cluster.graph import UNLABELLED, Adjacency, Graph
 from cluster.schema import Schema
 from cluster.segments import pack_column, pack_features, unpack_column, unpack_features
 from cluster.store import Blob
@@ -57,6 +57,36 @@ class ShardContent:
         """Digest over everything that training reads."""
         tensors = self._tensors()
         return digest("content", self.schema.training_digest, self.schema.id_type, tensors)
+
+    @cached_property
+    def _slice_hashes(self) -> Array:
+        return keyed_hash("slice", 0, self.ids.tolist()) >> np.uint64(32)
+
+    def slice_numbers(self, num_slices: int) -> Array:
+        """``[n]`` slice of every row, 1 to ``num_slices``, by a hash of its id alone.
+
+        Halo rows are in slice 1: they bring no label, and every slice may lean on them.
+        """
+        numbers = (self._slice_hashes * np.uint64(num_slices)) >> np.uint64(32)
+        return np.where(self.owned, numbers.astype(np.int64) + 1, 1)
+
+    def prefix(self, upto: int, num_slices: int) -> ShardContent:
+        """The content restricted to slices 1 to ``upto``, with the edges among their rows."""
+        if upto == num_slices:
+            return self
+        rows = np.flatnonzero(self.slice_numbers(num_slices) <= upto)
+        edges = Adjacency(self.indptr, self.indices, self.weight)
+        indptr, indices, weight = restrict_edges(edges, rows)
+        return replace(
+            self,
+            ids=self.ids[rows],
+            owned=self.owned[rows],
+            x=self.x[rows],
+            y=self.y[rows],
+            indptr=indptr,
+            indices=indices,
+            weight=weight,
+        )
 
     def _tensors(self) -> dict[str, Array]:
         tensors = pack_column("id", self.ids, self.schema.id_type) | pack_features(self.x)
@@ -110,7 +140,11 @@ def build_content(graph: Graph, owner: Array, shard: int) -> ShardContent:
 
 def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None]:
     """In-neighbour CSR of the subgraph induced by ``rows`` (ascending), in local row numbers."""
-    adjacency = graph.adjacency
+    return restrict_edges(graph.adjacency, rows)
+
+
+def restrict_edges(adjacency: Adjacency, rows: Array) -> tuple[Array, Array, Array | None]:
+    """Edges among ``rows`` (ascending) of an in-neighbour CSR, in local row numbers."""
     starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
     counts = stops - starts
     offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)

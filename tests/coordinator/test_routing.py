@@ -152,6 +152,7 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "shards.lr": ({}, {"shards.lr": 0.02}),
     "shards.weight_decay": ({}, {"shards.weight_decay": 0.0}),
     "shards.dropout": ({}, {"shards.dropout": 0.25}),
+    "shards.slices": ({}, {"shards.slices": 2}),
     "aggregator.kind": ({}, {"aggregator.kind": "mean"}),
     "aggregator.mix": ({}, {"aggregator.mix": 0.5}),
     "aggregator.fit_rows": (OPTIMAL, {"aggregator.fit_rows": 20}),

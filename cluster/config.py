@@ -27,7 +27,17 @@ class PartitionConfig(BaseModel):
     guarantee: Guarantee | None = Field(
         default=None, description="oblivious for method hash, else frozen (default) or rederived"
     )
+    fine: int = Field(default=2, ge=1, description="bilevel: fine shards that make up a coarse one")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _fine_shards_fill_coarse_ones(self) -> PartitionConfig:
+        if self.method == "bilevel" and self.num_shards % self.fine:
+            raise ValueError(
+                f"method 'bilevel' cuts each coarse shard into fine={self.fine} shards, so "
+                f"num_shards must be a multiple of it, not {self.num_shards}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _oblivious_needs_hash(self) -> PartitionConfig:

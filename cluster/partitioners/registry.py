@@ -12,6 +12,7 @@ from cluster.graph import TRAIN, Graph
 from cluster.partition import Partition, capacity, from_assignment
 from cluster.partitioners.balanced_kmeans import balanced_kmeans
 from cluster.partitioners.base import Partitioner, Progress, make_problem
+from cluster.partitioners.bilevel import bilevel
 from cluster.partitioners.hashing import hash_partition
 from cluster.partitioners.label_propagation import label_propagation
 from cluster.partitioners.louvain import louvain
@@ -22,6 +23,7 @@ PARTITIONERS: Mapping[str, Partitioner] = {
     "hash": hash_partition,
     "blpa": label_propagation,
     "bekm": balanced_kmeans,
+    "bilevel": bilevel,
     "louvain": louvain,
     "metis": metis,
     "restream": restream,

@@ -134,6 +134,7 @@ def test_erasing_validation_and_test_nodes_retrains_nothing(bench: Workbench) ->
 # ---- configuration
 
 HASH, BLPA = {"partition.method": "hash"}, {"partition.method": "blpa"}
+BILEVEL = {"partition.method": "bilevel", "partition.num_shards": 4}
 OPTIMAL = {"aggregator.kind": "optimal", "aggregator.fit_rows": 10}
 
 # field -> (base, change) that a generation's key must tell apart
@@ -143,6 +144,7 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "partition.max_imbalance": (BLPA, {"partition.max_imbalance": 2.0}),
     "partition.capacity": (BLPA, {"partition.capacity": 20}),
     "partition.guarantee": ({}, {"partition.guarantee": "rederived"}),
+    "partition.fine": (BILEVEL, {"partition.fine": 4}),
     "partition.seed": (HASH, {"partition.seed": 1}),
     "shards.model": ({}, {"shards.model": "sage"}),
     "shards.backend": ({}, {"shards.backend": "dgl"}),

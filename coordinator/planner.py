@@ -9,6 +9,7 @@ from cluster.partition import Partition
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.results import Plan
+from shards.erasure_cost import ErasureCost, erasure_cost, training_sizes
 from shards.shard_graph import ReaderIndex
 
 
@@ -35,6 +36,20 @@ def make_plan(
         sum(costs.values()),
         (*absent.nodes, *absent.edges, *absent.features, *absent.labels),
     )
+
+
+def forecast(
+    graph: Graph, index: ReaderIndex, partition: Partition, generation: Generation
+) -> ErasureCost:
+    """Expected cost of erasing nodes; a silent shard trains nothing.
+
+    Under ``rederived`` any erasure may move any shard, so, as in a plan, all of them count.
+    """
+    if partition.guarantee == "rederived":
+        return ErasureCost(1.0, 1.0, 1.0, 1.0)
+    sizes = training_sizes(index, partition.num_shards)
+    trained = [shard in generation.submodels for shard in range(partition.num_shards)]
+    return erasure_cost(graph, index, sizes * trained)
 
 
 def count_records(graph: Graph, change: Change) -> dict[str, int]:

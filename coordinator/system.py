@@ -36,7 +36,7 @@ from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
 from coordinator.lock import HomeLock
-from coordinator.planner import make_plan
+from coordinator.planner import forecast, make_plan
 from coordinator.pools import Pool, open_pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
 from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted, purge
@@ -333,6 +333,7 @@ class System:
     def status(self) -> dict[str, Any]:
         """Summary as plain JSON."""
         generation, sizes = self._generation, self._partition.sizes().tolist()
+        cost = forecast(self._graph, self._reader_index(), self._partition, generation)
         return {
             "home": str(self.home),
             "generation": generation.number,
@@ -342,6 +343,7 @@ class System:
             "edges": self._graph.num_edges,
             "requests": self._ledger.request_states(),
             "guarantee": self._partition.guarantee,
+            "erasure_cost": cost.to_json(),
             "shards": [
                 {
                     "shard": shard,

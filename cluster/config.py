@@ -58,9 +58,7 @@ class PartitionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field(
-        default="louvain", description="a name in cluster.partitioners.PARTITIONERS"
-    )
+    method: str = Field(default="hash", description="a name in cluster.partitioners.PARTITIONERS")
     num_shards: int = Field(default=8, ge=1)
     max_imbalance: float = Field(
         default=0.1, ge=0, description="largest shard's excess over the mean size, as a fraction"
@@ -74,6 +72,15 @@ class PartitionConfig(BaseModel):
     seed: int = 0
     fine: int = Field(default=2, ge=1, description="fine shards of one coarse shard (SAFE)")
     halo: HaloConfig = HaloConfig()
+
+    @model_validator(mode="after")
+    def _fine_shards_fill_coarse_ones(self) -> PartitionConfig:
+        if self.method == "bilevel" and self.num_shards % self.fine:
+            raise ValueError(
+                f"method 'bilevel' cuts each coarse shard into fine={self.fine} shards, so "
+                f"num_shards must be a multiple of it, not {self.num_shards}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _oblivious_needs_hash(self) -> PartitionConfig:

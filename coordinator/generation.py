@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,11 +10,19 @@ from cluster.digest import Digest, digest
 
 
 class ShardEntry(NamedTuple):
-    """What a generation says of one shard; a silent shard has no submodel."""
+    """What a generation says of one shard; a silent shard has no submodel.
+
+    Attributes:
+        key: key of the submodel.
+        content_digest: digest of the rows that its training reads.
+        weights_digest: digest of its weights, None where the shard is silent.
+        slice_keys: keys of the checkpoints of its slices, in order; a missing one costs time only.
+    """
 
     key: str
     content_digest: str
     weights_digest: str | None
+    slice_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Generation:
         aggregator_key: digest of the aggregator's inputs.
         shards: shard number -> entry, silent shards included.
         artefacts: every stored artefact it refers to, as (kind, key).
-        costs: shard number -> seconds of its last training.
+        costs: shard number -> seconds of its last training from fresh weights.
         retrained: shards that were trained for it; in no key.
     """
 
@@ -80,8 +88,15 @@ class Generation:
             data["graph_key"],
             data["partition_key"],
             data["aggregator_key"],
-            {int(shard): ShardEntry(*entry) for shard, entry in data["shards"].items()},
+            {int(shard): _entry(*entry) for shard, entry in data["shards"].items()},
             tuple((kind, key) for kind, key in data["artefacts"]),
             {int(shard): seconds for shard, seconds in data["costs"].items()},
             tuple(data["retrained"]),
         )
+
+
+def _entry(
+    key: str, content_digest: str, weights_digest: str | None, slice_keys: Sequence[str] = ()
+) -> ShardEntry:
+    """An entry from JSON; one written before there were slices has no such list."""
+    return ShardEntry(key, content_digest, weights_digest, tuple(slice_keys))

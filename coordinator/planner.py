@@ -10,6 +10,7 @@ from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.results import Plan
 from shards.content import build_content
+from shards.erasure_cost import ErasureCost, erasure_cost, training_sizes
 from shards.shard_graph import ReaderIndex, build_index
 
 
@@ -62,6 +63,20 @@ def _retraining(
         for shard, content in contents.items()
         if content.digest != generation.shards[shard].content_digest and not content.is_silent
     )
+
+
+def forecast(
+    graph: Graph, index: ReaderIndex, partition: Partition, generation: Generation
+) -> ErasureCost:
+    """Expected cost of erasing nodes; a silent shard trains nothing.
+
+    Under ``rederived`` any erasure may move any shard, so, as in a plan, all of them count.
+    """
+    if partition.guarantee == "rederived":
+        return ErasureCost(1.0, 1.0, 1.0, 1.0)
+    sizes = training_sizes(index, partition.num_shards)
+    trained = [shard in generation.submodels for shard in range(partition.num_shards)]
+    return erasure_cost(graph, index, sizes * trained)
 
 
 def count_records(graph: Graph, change: Change) -> dict[str, int]:

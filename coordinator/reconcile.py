@@ -25,11 +25,12 @@ from coordinator.generation import Generation, ShardEntry
 from coordinator.ledger import Ledger
 from coordinator.pools import Pool
 from coordinator.stopwatch import Stopwatch
-from shards.checkpoint import CONTENT, SUBMODEL, load_weights
+from shards.checkpoint import CONTENT, SLICE, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
 from shards.jobs import BuildJob, BuildReport
 from shards.recipe import Recipe, submodel_key, submodel_seed
 from shards.shard_graph import build_index
+from shards.slices import slice_keys
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ class Reconciler:
             seed = self.seed(wanted.partition, shard)
             key = submodel_key(content.digest, self.recipe, seed)
             contents[shard] = content
-            entries[shard] = ShardEntry(key, content.digest, None)
+            slices = tuple(map(str, slice_keys(content, self.recipe, seed).values()))
+            entries[shard] = ShardEntry(key, content.digest, None, slices)
         self._seeds = {s: self.seed(wanted.partition, s) for s in contents}
         return contents, entries
 
@@ -192,16 +194,27 @@ class Reconciler:
                     key,
                     self.recipe,
                     self._seeds[shard],
+                    self._numbered(entries[shard].slice_keys),
                 )
             )
         self.ledger.register([(SUBMODEL, job.submodel_key) for job in jobs], self._epoch)
+        slices = [(SLICE, name) for job in jobs for name in job.slice_keys.values()]
+        self.ledger.register(slices, self._epoch)
         reports: list[BuildReport] = self.pool.map("build", jobs, self._stage("training"))
+        staged = [name for report in reports for name in report.staged_slices]
+        if staged:
+            self.store.promote(SLICE, staged, fence=self.fence)
         self.store.promote(SUBMODEL, [r.submodel_key for r in reports], fence=self.fence)
         for report in reports:
             entries[report.shard] = entries[report.shard]._replace(
                 weights_digest=report.weights_digest
             )
         return entries, reports
+
+    def _numbered(self, keys: Sequence[str]) -> dict[int, str]:
+        """Slice number -> key; only the slices before the first label have none."""
+        last = self.recipe.config.slices
+        return dict(zip(range(last - len(keys), last), keys, strict=True))
 
     def _whole_weights(self, key: str, published: str | None) -> str | None:
         """Weights digest of a submodel that is there and whole; a damaged one is destroyed.
@@ -278,8 +291,9 @@ class Reconciler:
         for entry in entries.values():
             if entry.weights_digest:
                 stored |= {(SUBMODEL, entry.key), (CONTENT, entry.content_digest)}
+                stored |= {(SLICE, key) for key in entry.slice_keys}
         costs = dict(wanted.previous.costs) if wanted.previous else {}
-        costs |= {report.shard: round(report.seconds, 4) for report in reports}
+        costs |= {r.shard: round(r.seconds, 4) for r in reports if not r.slices_reused}
         generation = Generation(
             wanted.previous.number + 1 if wanted.previous else 1,
             wanted.epoch,

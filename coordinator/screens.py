@@ -60,6 +60,12 @@ def show_status(found: Mapping[str, Any]) -> None:
         f"generation {found['generation']}, graph epoch {found['epoch']}, {found['nodes']} nodes, "
         f"{found['edges']} edges, guarantee {found['guarantee']}, requests {found['requests']}"
     )
+    cost = found["erasure_cost"]
+    console.print(
+        f"expected retraining: {cost['one_uniform']:.1%} of all for one node "
+        f"({cost['one_by_degree']:.1%} drawn by degree, {cost['worst']:.1%} at worst), "
+        f"{cost['batch_1_percent']:.1%} for 1 % of the nodes at once"
+    )
     if "accuracy" in found:
         console.print(f"accuracy {found['accuracy']}")
     table = _table("shard", "nodes", "halo", "training s", "submodel key")

@@ -37,7 +37,7 @@ from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
 from coordinator.lock import HomeLock
-from coordinator.planner import make_plan
+from coordinator.planner import forecast, make_plan
 from coordinator.pools import Pool, open_pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
 from coordinator.reconcile import Outcome, Progress, Reconciler, Wanted, purge
@@ -336,6 +336,7 @@ class System:
         """Summary as plain JSON."""
         generation, sizes = self._generation, self._partition.sizes().tolist()
         index = self._reader_index()
+        cost = forecast(self._graph, index, self._partition, generation)
         return {
             "home": str(self.home),
             "generation": generation.number,
@@ -346,6 +347,7 @@ class System:
             "requests": self._ledger.request_states(),
             "guarantee": self._partition.guarantee,
             "retained": retained(self._partition, self.config.partition),
+            "erasure_cost": cost.to_json(),
             "shards": [
                 {
                     "shard": shard,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from cluster.digest import tensors_digest
@@ -16,11 +16,12 @@ from coordinator.aggregators.base import AggregatorState
 from coordinator.pools.inline import FreshPool
 from coordinator.results import Check, Report
 from coordinator.tombstones import without_erased
-from shards.checkpoint import load_weights
+from shards.checkpoint import SLICE, load_weights
 from shards.content import build_content
 from shards.jobs import ReplayJob
 from shards.recipe import Recipe, choose_profile, submodel_key, submodel_seed
 from shards.shard_graph import build_index
+from shards.slices import slice_keys
 
 if TYPE_CHECKING:
     from coordinator.system import System
@@ -43,6 +44,7 @@ def verify_system(system: System, replay: Literal["all"] | Sequence[int] | None)
     check("erased records absent", lambda: _absent(system))
     check("contents and keys", lambda: _contents(system))
     check("weights", lambda: _weights(system))
+    check("slices", lambda: _slices(system))
     shards = _shards(system, replay)
     if replay is not None:
         pool = FreshPool(system.recipe.profile)
@@ -98,8 +100,10 @@ def _contents(system: System) -> str:
         content = build_content(graph, index, shard)
         seed = submodel_seed(system.config.seed, partition.names[shard])
         key = submodel_key(content.digest, system.recipe, seed)
+        slices = tuple(slice_keys(content, system.recipe, seed).values())
         silent = entry.weights_digest is None
-        if (content.digest, key, content.is_silent) != (entry.content_digest, entry.key, silent):
+        found = (content.digest, key, slices, content.is_silent)
+        if found != (entry.content_digest, entry.key, entry.slice_keys, silent):
             wrong.append(shard)
     return f"shards {wrong} do not match their keys" if wrong else ""
 
@@ -117,6 +121,19 @@ def _weights(system: System) -> str:
         if tensors_digest(weights) != entry.weights_digest:
             wrong.append(f"shard {shard}: weights differ from the published digest")
     return "; ".join(wrong) + "; run with repair to rebuild them" if wrong else ""
+
+
+def _slices(system: System) -> str:
+    """A slice checkpoint may be missing, which costs time only; a damaged one is named."""
+    wrong = []
+    for shard, entry in system.generation.shards.items():
+        try:
+            for key in entry.slice_keys:
+                if system._store.has(SLICE, key):
+                    system._store.get(SLICE, key)
+        except CorruptArtefactError as error:
+            wrong.append(f"shard {shard}: {error.reason}")
+    return "; ".join(wrong) + "; run with repair to remove them" if wrong else ""
 
 
 def _replay(system: System, pool: FreshPool, shards: Sequence[int]) -> str:
@@ -138,7 +155,17 @@ def _replay(system: System, pool: FreshPool, shards: Sequence[int]) -> str:
         found = (report.submodel_key, report.content_digest, report.weights_digest)
         if found != (entry.key, entry.content_digest, entry.weights_digest):
             wrong.append(report.shard)
+            continue
+        wrong += [report.shard] if _other_slices(system, report.slice_digests) else []
     return f"shards {wrong} came out differently" if wrong else ""
+
+
+def _other_slices(system: System, digests: Mapping[str, str]) -> bool:
+    """Whether a stored slice checkpoint is not the state that the replay reached there."""
+    stored = [key for key in digests if system._store.has(SLICE, key)]
+    return any(
+        tensors_digest(system._store.get(SLICE, key).tensors) != digests[key] for key in stored
+    )
 
 
 def _aggregator(system: System, pool: FreshPool) -> str:

@@ -6,8 +6,9 @@ cache: every method reloads what it needs from the store and may be run twice.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -21,7 +22,7 @@ from cluster.home import SegmentCache, load_graph, load_partition
 from cluster.store import LocalStore
 from shards.aggregation import Aggregation
 from shards.ball import Ball, ball
-from shards.checkpoint import CONTENT, load_weights, submodel_blob
+from shards.checkpoint import CONTENT, SLICE, SUBMODEL, load_weights, submodel_blob
 from shards.content import ShardContent, build_content
 from shards.jobs import (
     AnswerJob,
@@ -36,11 +37,14 @@ from shards.jobs import (
 )
 from shards.recipe import Recipe, require_profile, submodel_key
 from shards.shard_graph import build_index
+from shards.slices import slice_keys
 from shards.submodels.inputs import ModelInput, ball_input, inference_input
 from shards.submodels.layers import Submodel
 from shards.submodels.registry import restore_submodel
 from shards.submodels.rowwise import row_posteriors
-from shards.training import posteriors, train
+from shards.training import SliceState, posteriors, train_slices
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -66,22 +70,35 @@ class ShardActor:
         return time.process_time()
 
     def build(self, job: BuildJob) -> BuildReport:
-        """Train one shard and stage its checkpoint under the key the coordinator asked for."""
+        """Train one shard and stage its checkpoints under the keys the coordinator asked for.
+
+        Training goes on from the last slice whose checkpoint is there; that moves no bit.
+        """
         started, cpu_started = time.perf_counter(), time.process_time()
         store = LocalStore(job.home)
         content = ShardContent.from_blob(store.get(CONTENT, job.content_key))
         key = submodel_key(content.digest, job.recipe, job.seed)
         if key != job.submodel_key:
             raise CorruptArtefactError(f"{CONTENT}/{job.content_key}", "is not what its key says")
-        trained = train(content, job.recipe, job.seed)
+        reached, state = _last_slice(store, job.slice_keys)
+        staged = []
+
+        def keep(number: int, state: SliceState) -> None:
+            staged.append(job.slice_keys[number])
+            store.stage(SLICE, staged[-1], state.to_blob(), fence=job.fence)
+
+        trained = train_slices(content, job.recipe, job.seed, (reached, state), keep)
         blob = submodel_blob(trained, content, job.recipe, job.seed)
-        store.stage("submodel", key, blob, fence=job.fence)
+        store.stage(SUBMODEL, key, blob, fence=job.fence)
         return BuildReport(
             job.shard,
             key,
             trained.digest,
             time.perf_counter() - started,
             time.process_time() - cpu_started,
+            len(trained.losses) - len(state.losses if state else ()),
+            reached,
+            tuple(staged),
         )
 
     def replay(self, job: ReplayJob) -> ReplayReport:
@@ -92,8 +109,15 @@ class ShardActor:
         index = build_index(graph, partition, has_phantoms=repaired)
         content = build_content(graph, index, job.shard)
         key = submodel_key(content.digest, job.recipe, job.seed)
-        weights = None if content.is_silent else train(content, job.recipe, job.seed).digest
-        return ReplayReport(job.shard, content.digest, key, weights)
+        if content.is_silent:
+            return ReplayReport(job.shard, content.digest, key, None)
+        keys, found = slice_keys(content, job.recipe, job.seed), {}
+
+        def keep(number: int, state: SliceState) -> None:
+            found[str(keys[number])] = str(state.digest)
+
+        trained = train_slices(content, job.recipe, job.seed, keep=keep)
+        return ReplayReport(job.shard, content.digest, key, trained.digest, found)
 
     def evaluate(self, job: EvaluateJob) -> Array:
         """``[s, N, C]`` float32 posteriors of the submodels on the full current graph."""
@@ -166,3 +190,15 @@ class ShardActor:
             for key in keys
         }
         return [self._models[home][key] for key in keys]
+
+
+def _last_slice(store: LocalStore, keys: Mapping[int, str]) -> tuple[int, SliceState | None]:
+    """Number and state of the last slice whose checkpoint is there and whole."""
+    for number in sorted(keys, reverse=True):
+        if not store.has(SLICE, keys[number]):
+            continue
+        try:
+            return number, SliceState.from_blob(store.get(SLICE, keys[number]))
+        except CorruptArtefactError as error:
+            logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": keys[number]})
+    return 0, None

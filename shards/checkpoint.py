@@ -1,4 +1,4 @@
-"""Checkpoints: a submodel's weights in safetensors with a manifest, under its content address."""
+"""Checkpoints: weights in safetensors with a manifest, under their content address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shards.recipe import Recipe
 if TYPE_CHECKING:
     from shards.training import Trained, Weights
 
-SUBMODEL, CONTENT = "submodel", "content"
+SUBMODEL, CONTENT, SLICE = "submodel", "content", "slice"
 
 
 def submodel_blob(trained: Trained, content: ShardContent, recipe: Recipe, seed: int) -> Blob:

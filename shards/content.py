@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cluster.digest import Digest, digest
-from cluster.graph import UNLABELLED, Graph
+from cluster.digest import Digest, digest, keyed_hash
+from cluster.graph import UNLABELLED, Adjacency, Graph
 from cluster.partition import UNASSIGNED
 from cluster.schema import Schema
 from cluster.segments import pack_column, pack_features, unpack_column, unpack_features
@@ -64,6 +64,37 @@ class ShardContent:
         """Digest over everything that training reads."""
         tensors = self._tensors()
         return digest("content", self.schema.training_digest, self.schema.id_type, tensors)
+
+    @cached_property
+    def _slice_hashes(self) -> Array:
+        return keyed_hash("slice", 0, self.ids.tolist()) >> np.uint64(32)
+
+    def slice_numbers(self, num_slices: int) -> Array:
+        """``[n]`` slice of every row, 1 to ``num_slices``, by a hash of its id alone.
+
+        Halo rows are in slice 1: they bring no label, and every slice may lean on them.
+        """
+        numbers = (self._slice_hashes * np.uint64(num_slices)) >> np.uint64(32)
+        return np.where(self.owned, numbers.astype(np.int64) + 1, 1)
+
+    def prefix(self, upto: int, num_slices: int) -> ShardContent:
+        """The content restricted to slices 1 to ``upto``, with the edges among their rows."""
+        if upto == num_slices:
+            return self
+        rows = np.flatnonzero(self.slice_numbers(num_slices) <= upto)
+        edges = Adjacency(self.indptr, self.indices, self.weight)
+        indptr, indices, weight = restrict_edges(edges, rows)
+        return replace(
+            self,
+            ids=self.ids[rows],
+            owned=self.owned[rows],
+            x=self.x[rows],
+            y=self.y[rows],
+            indptr=indptr,
+            indices=indices,
+            weight=weight,
+            lost=None if self.lost is None else self.lost[rows],
+        )
 
     def _tensors(self) -> dict[str, Array]:
         tensors = pack_column("id", self.ids, self.schema.id_type) | pack_features(self.x)
@@ -132,15 +163,19 @@ def _count_lost(graph: Graph, owner: Array, rows: Array, owned: Array) -> Array:
     """``[n]`` int64 training in-neighbours of each owned row that are not among ``rows``."""
     elsewhere = owner != UNASSIGNED
     elsewhere[rows] = False
-    positions, target = _incoming(graph, rows)
+    positions, target = _incoming(graph.adjacency, rows)
     lost = elsewhere[graph.adjacency.indices[positions]] & owned[target]
     return np.bincount(target[lost], minlength=len(rows))
 
 
 def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None]:
     """In-neighbour CSR of the subgraph induced by ``rows`` (ascending), in local row numbers."""
-    adjacency = graph.adjacency
-    positions, target = _incoming(graph, rows)
+    return restrict_edges(graph.adjacency, rows)
+
+
+def restrict_edges(adjacency: Adjacency, rows: Array) -> tuple[Array, Array, Array | None]:
+    """Edges among ``rows`` (ascending) of an in-neighbour CSR, in local row numbers."""
+    positions, target = _incoming(adjacency, rows)
     sources = adjacency.indices[positions]
     local = np.searchsorted(rows, sources)
     local[local == len(rows)] = 0
@@ -152,9 +187,9 @@ def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None
     return indptr, local[inside], weight
 
 
-def _incoming(graph: Graph, rows: Array) -> tuple[Array, Array]:
+def _incoming(adjacency: Adjacency, rows: Array) -> tuple[Array, Array]:
     """Positions in the adjacency of the edges into ``rows``, and the local row of each target."""
-    starts, stops = graph.adjacency.indptr[rows], graph.adjacency.indptr[rows + 1]
+    starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
     counts = stops - starts
     offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
     return np.arange(int(counts.sum())) + offsets, np.repeat(np.arange(len(rows)), counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -15,7 +15,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class BuildJob:
-    """Train one shard from its stored content and stage the checkpoint."""
+    """Train one shard from its stored content and stage the checkpoint.
+
+    Attributes:
+        slice_keys: slice number -> key of the checkpoint that the slice leaves.
+    """
 
     home: str
     fence: int
@@ -24,17 +28,27 @@ class BuildJob:
     submodel_key: str
     recipe: Recipe
     seed: int
+    slice_keys: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What one training cost and gave."""
+    """What one training cost and gave.
+
+    Attributes:
+        training_epochs: epochs run, over all slices trained.
+        slices_reused: slices skipped, since the checkpoint of the last of them was there.
+        staged_slices: keys of the checkpoints of the slices trained.
+    """
 
     shard: int
     submodel_key: str
     weights_digest: str
     seconds: float
     cpu_seconds: float
+    training_epochs: int
+    slices_reused: int = 0
+    staged_slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,9 +162,14 @@ class ReplayJob:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What a replay gave, to be compared with what is published."""
+    """What a replay gave, to be compared with what is published.
+
+    Attributes:
+        slice_digests: key of each slice's checkpoint -> digest of the state that belongs in it.
+    """
 
     shard: int
     content_digest: str
     submodel_key: str
     weights_digest: str | None
+    slice_digests: Mapping[str, str] = field(default_factory=dict)

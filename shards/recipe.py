@@ -18,7 +18,7 @@ from typing import Any
 
 from cluster.digest import Digest, derive_seed, digest
 from cluster.errors import ConfigError, NumericsError
-from shards.config import NEUTRAL_FIELDS, ShardsConfig
+from shards.config import ADDED_FIELDS, NEUTRAL_FIELDS, ShardsConfig
 
 NUMERICS_VERSION = 1  # raise it whenever code changes the bits of a training
 
@@ -38,6 +38,9 @@ class Recipe:
     def key(self) -> Digest:
         """Digest of every field that decides bits."""
         fields = self.config.model_dump(exclude=set(NEUTRAL_FIELDS))
+        for name, neutral in ADDED_FIELDS.items():
+            if fields[name] == neutral:
+                del fields[name]
         return digest("recipe", fields, dict(self.profile))
 
 

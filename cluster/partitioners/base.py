@@ -31,6 +31,7 @@ class Problem:
         capacity: largest shard size in nodes; k * capacity >= T.
         seed: seed of the partition.
         progress: called with (done, total) rounds.
+        fine: fine shards in a coarse one, for partitioners with two levels; it divides k.
     """
 
     indptr: Array
@@ -42,6 +43,7 @@ class Problem:
     capacity: int
     seed: int
     progress: Progress
+    fine: int = 1
 
     @property
     def num_nodes(self) -> int:
@@ -76,4 +78,5 @@ def make_problem(
         capacity(graph, config, roles),
         config.seed,
         progress,
+        config.fine,
     )

@@ -13,6 +13,7 @@ from cluster.halo_choice import attach_halo, default_coarse
 from cluster.partition import Partition, capacity, from_assignment
 from cluster.partitioners.balanced_kmeans import balanced_kmeans
 from cluster.partitioners.base import Array, Partitioner, Progress, make_problem
+from cluster.partitioners.bilevel import bilevel
 from cluster.partitioners.fair_spectral import fair_spectral
 from cluster.partitioners.hashing import hash_partition
 from cluster.partitioners.label_propagation import label_propagation
@@ -25,6 +26,7 @@ PARTITIONERS: Mapping[str, Partitioner] = {
     "blpa": label_propagation,
     "bekm": balanced_kmeans,
     "fair_spectral": fair_spectral,
+    "bilevel": bilevel,
     "louvain": louvain,
     "metis": metis,
     "restream": restream,

@@ -39,6 +39,7 @@ from cluster.partitioners.restream import refine
 ROLES = RolesConfig()
 ALL_TRAIN = RolesConfig(train=1, val=0, test=0)
 BOUNDED = sorted(set(PARTITIONERS) - {"hash"})
+COMMUNITY = sorted(set(BOUNDED) - {"bilevel"})  # those that look for groups
 CORA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cora"
 
 every_method = pytest.mark.parametrize("method", sorted(PARTITIONERS))
@@ -46,6 +47,9 @@ every_bounded_method = pytest.mark.parametrize("method", BOUNDED)
 
 
 def config(method: str, num_shards: int, **options) -> PartitionConfig:
+    if method == "bilevel":
+        fine = next((n for n in range(2, num_shards + 1) if num_shards % n == 0), 1)
+        options = {"fine": fine, **options}
     return PartitionConfig(method=method, num_shards=num_shards, **options)
 
 
@@ -221,7 +225,7 @@ def test_progress_is_reported_each_round_in_order(method):
     assert seen[-1][0] <= seen[-1][1]
 
 
-@every_bounded_method
+@pytest.mark.parametrize("method", COMMUNITY)
 def test_planted_groups_are_found_better_than_by_chance(method):
     graph = planted()
 

@@ -60,6 +60,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     f"frozen {backend} {model}": {**LOUVAIN, "shards.backend": backend, "shards.model": model}
     for backend, model in sorted(SUBMODELS)
 } | {
+    "frozen sliced gcn": {**LOUVAIN, "shards.slices": 3},
+    "frozen sliced gin": {**LOUVAIN, "shards.slices": 3, "shards.model": "gin"},
     "frozen optimal": {**LOUVAIN, **OPTIMAL},
     "frozen similarity": {**LOUVAIN, **SIMILARITY},
     "oblivious gate": HASH,

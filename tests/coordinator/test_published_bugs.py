@@ -40,7 +40,7 @@ OPTIMAL = {"aggregator.kind": "optimal"}
 
 @pytest.mark.parametrize("method", sorted(PARTITIONERS))
 def test_ids_in_shards_partition_the_training_ids(method: str, bench: Workbench) -> None:
-    system = bench.fit(planted(8), {"partition.method": method})
+    system = bench.fit(planted(8), {"partition.method": method, "partition.num_shards": 4})
     owned = [
         node_id
         for entry in system.generation.shards.values()

@@ -136,6 +136,7 @@ def test_erasing_validation_and_test_nodes_retrains_nothing(bench: Workbench) ->
 # ---- configuration
 
 HASH, BLPA = {"partition.method": "hash"}, {"partition.method": "blpa"}
+BILEVEL = {"partition.method": "bilevel", "partition.num_shards": 4}
 OPTIMAL = {"aggregator.kind": "optimal", "aggregator.fit_rows": 10}
 
 HALO: dict[str, Any] = {"partition.halo.hops": 1, "partition.halo.budget": None}
@@ -149,8 +150,8 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "partition.max_imbalance": (BLPA, {"partition.max_imbalance": 2.0}),
     "partition.capacity": (BLPA, {"partition.capacity": 20}),
     "partition.guarantee": ({}, {"partition.guarantee": "rederived"}),
+    "partition.fine": (BILEVEL, {"partition.fine": 4}),
     "partition.seed": (HASH, {"partition.seed": 1}),
-    "partition.fine": (CLIQUE, {"partition.fine": 3}),
     "partition.halo.hops": (HALO, {"partition.halo.hops": 2}),
     "partition.halo.budget": (HALO, {"partition.halo.budget": 0.2}),
     "partition.halo.arcs": (HALO, {"partition.halo.arcs": "clique"}),
@@ -168,6 +169,7 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "shards.weight_decay": ({}, {"shards.weight_decay": 0.0}),
     "shards.dropout": ({}, {"shards.dropout": 0.25}),
     "shards.repair": ({}, {"shards.repair": "mirror"}),
+    "shards.slices": ({}, {"shards.slices": 2}),
     "aggregator.kind": ({}, {"aggregator.kind": "mean"}),
     "aggregator.mix": ({}, {"aggregator.mix": 0.5}),
     "aggregator.fit_rows": (OPTIMAL, {"aggregator.fit_rows": 20}),

@@ -24,7 +24,7 @@ from cluster.errors import NumericsError
 from cluster.graph import Change, Graph
 from cluster.readers.columns import Columns
 from shards import recipe as recipe_module
-from shards.config import NEUTRAL_FIELDS, ShardsConfig
+from shards.config import ADDED_FIELDS, NEUTRAL_FIELDS, ShardsConfig
 from shards.content import ShardContent, build_content
 from shards.recipe import (
     NUMERICS_VERSION,
@@ -242,6 +242,7 @@ OTHER_VALUES = {
     "weight_decay": 0.0,
     "dropout": 0.25,
     "repair": "mirror",
+    "slices": 2,
     "device": "cuda",
     "per_actor": 3,
 }
@@ -265,6 +266,25 @@ def test_a_neutral_field_changes_no_bit(name: str) -> None:
 
     assert other.config != recipe.config
     assert train(content, other, 0).digest == train(content, recipe, 0).digest
+
+
+def test_a_field_added_later_leaves_the_key_as_it_was_before_at_its_neutral_value() -> None:
+    config = ShardsConfig()
+    profile = choose_profile(config)
+    first_fields = {
+        "model": "gcn",
+        "backend": "torch",
+        "hidden": 64,
+        "layers": 2,
+        "training_epochs": 100,
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+        "dropout": 0.5,
+        "device": "cpu",
+    }
+
+    assert Recipe(config, profile).key == digest("recipe", first_fields, profile)
+    assert ADDED_FIELDS.items() <= config.model_dump().items()
 
 
 def test_every_entry_of_the_profile_moves_the_key() -> None:

@@ -21,8 +21,15 @@ from coordinator.pools import Pool
 from coordinator.system import System
 
 TINY = {
-    "partition": {"num_shards": 3},
-    "shards": {"hidden": 8, "training_epochs": 5},
+    "partition": {"method": "louvain", "num_shards": 3},
+    "shards": {
+        "model": "gcn",
+        "hidden": 8,
+        "training_epochs": 5,
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+    },
+    "aggregator": {"kind": "gate"},
 }
 
 

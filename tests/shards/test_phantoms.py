@@ -164,7 +164,8 @@ def test_phantoms_reach_a_submodel_through_messages_and_never_through_the_loss(
     """Without dropout, whose masks have a row for each phantom, an MLP does not notice them."""
     graph = random_graph(1, num_nodes=24, layout="sparse")
     owner = round_robin(graph, 3).owners(graph)
-    base = ShardsConfig(backend=backend, model=model, hidden=4, training_epochs=2, dropout=0)
+    training = {"training_epochs": 2, "lr": 0.01, "weight_decay": 5e-4, "dropout": 0}
+    base = ShardsConfig(backend=backend, model=model, hidden=4, **training)
     trained = []
     for mode in ("none", *MODES):
         recipe = Recipe(base.model_copy(update={"repair": mode}), choose_profile(base))

@@ -239,7 +239,7 @@ OTHER_VALUES = {
     "layers": 3,
     "training_epochs": 101,
     "lr": 0.02,
-    "weight_decay": 0.0,
+    "weight_decay": 0.001,
     "dropout": 0.25,
     "repair": "mirror",
     "slices": 2,
@@ -269,8 +269,6 @@ def test_a_neutral_field_changes_no_bit(name: str) -> None:
 
 
 def test_a_field_added_later_leaves_the_key_as_it_was_before_at_its_neutral_value() -> None:
-    config = ShardsConfig()
-    profile = choose_profile(config)
     first_fields = {
         "model": "gcn",
         "backend": "torch",
@@ -282,6 +280,8 @@ def test_a_field_added_later_leaves_the_key_as_it_was_before_at_its_neutral_valu
         "dropout": 0.5,
         "device": "cpu",
     }
+    config = ShardsConfig.model_validate(first_fields)
+    profile = choose_profile(config)
 
     assert Recipe(config, profile).key == digest("recipe", first_fields, profile)
     assert ADDED_FIELDS.items() <= config.model_dump().items()
@@ -381,7 +381,8 @@ GOLDEN = {
 
 
 def golden_digest(backend: str, model: str) -> str:
-    config = ShardsConfig(backend=backend, model=model, hidden=4, training_epochs=3)
+    training = {"training_epochs": 3, "lr": 0.01, "weight_decay": 5e-4}
+    config = ShardsConfig(backend=backend, model=model, hidden=4, **training)
     recipe = Recipe(config, choose_profile(config))
     columns = Columns(weight=np.arange(1.0, 8.0))
     graphs = two_triangles(), two_triangles(sparse=True, directed=True, columns=columns)

@@ -55,7 +55,7 @@ class Aggregation:
         tensors = job.tensors
         head = RidgeHead(tensors["weights"], float(tensors["ridge"]))
         if "stack" not in tensors:
-            return as_probabilities(scores(self._state(job.learn.ridge).z, head))
+            return as_probabilities(scores(self._state(job.learn.ridge), head))
         return answer_learned(self._evidence(job.learn, head), tensors["gate"], tensors["stack"])
 
     def _evidence(self, job: LearnJob, head: RidgeHead) -> Evidence:

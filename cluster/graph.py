@@ -47,6 +47,23 @@ class Change:
         return not (self.nodes or self.edges or self.features or self.labels)
 
 
+@dataclass(frozen=True)
+class Located:
+    """The records of a change by their place in one graph; holds no ids.
+
+    Attributes:
+        removed: rows of the nodes.
+        cut: positions of the edges.
+        cells: rows and columns of the feature cells.
+        unlabelled: rows of the labels.
+    """
+
+    removed: Array
+    cut: Array
+    cells: tuple[Array, Array]
+    unlabelled: Array
+
+
 def stable_order(values: Array) -> Array:
     """Stable ascending order of row numbers; a radix sort, 16 bits at a time."""
     order = np.argsort(values.astype(np.uint16), kind="stable")
@@ -271,15 +288,29 @@ class Graph:
             UnknownIdError: a node or edge is not in the graph; nothing is changed.
             GraphError: a feature column is not in the schema.
         """
-        removed = self.rows(change.nodes)
-        cut = self.edge_positions(change.edges)
-        cells = self._feature_cells(change)
-        unlabelled = self.rows(change.labels)
+        return self.without(self.locate(change))
 
+    def locate(self, change: Change) -> Located:
+        """Where the records of ``change`` are in this graph.
+
+        Raises:
+            UnknownIdError: a node or edge is not in the graph.
+            GraphError: a feature column is not in the schema.
+        """
+        return Located(
+            self.rows(change.nodes),
+            self.edge_positions(change.edges),
+            self._feature_cells(change),
+            self.rows(change.labels),
+        )
+
+    def without(self, located: Located) -> Graph:
+        """The graph less some records; see :meth:`apply`."""
+        removed, cells, unlabelled = located.removed, located.cells, located.unlabelled
         keep_node = np.ones(self.num_nodes, bool)
         keep_node[removed] = False
         keep_edge = keep_node[self.src] & keep_node[self.dst]
-        keep_edge[cut] = False
+        keep_edge[located.cut] = False
         gone_edges = np.flatnonzero(~keep_edge)
         touched_rows = np.concatenate(
             [removed, np.minimum(self.src[gone_edges], self.dst[gone_edges]), cells[0], unlabelled]

@@ -161,13 +161,16 @@ def features(graph: Graph, near: Array, slots: Array, rows: Array) -> Array:
     last = walk_step(graph, rows)
     middle = np.unique(last.indices)
     first = walk_step(graph, middle)
-    first = sp.csr_matrix(
-        (first.data, slots[first.indices], first.indptr), (len(middle), len(near))
-    )
-    once = np.zeros((graph.num_nodes, near.shape[1]), np.float32)
-    once[middle] = times(first, near)
-    parts = [unit_rows(near[slots[rows]]), unit_rows(times(last, once))]
-    return np.concatenate([*parts, np.full((len(rows), 1), UNIT, np.int16)], axis=1)
+    once = times(_relabelled(first, slots[first.indices], len(near)), near)
+    twice = times(_relabelled(last, np.searchsorted(middle, last.indices), len(middle)), once)
+    constant = np.full((len(rows), 1), UNIT, np.int16)
+    return np.concatenate([unit_rows(near[slots[rows]]), unit_rows(twice), constant], axis=1)
+
+
+def _relabelled(matrix: sp.csr_matrix, columns: Array, width: int) -> sp.csr_matrix:
+    """The same entries in the same order under other column numbers."""
+    entries = (matrix.data, columns, matrix.indptr)
+    return sp.csr_matrix(entries, shape=(matrix.shape[0], width))
 
 
 def walk_step(graph: Graph, rows: Array) -> sp.csr_matrix:

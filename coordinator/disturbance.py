@@ -35,8 +35,11 @@ class Disturbance:
     kept: Array
 
     def moved(self, hops: int) -> Array:
-        """``[N]`` bool over the changed graph: rows that read a touched one within ``hops``."""
-        touched = np.concatenate([self.rewired, self.renewed])
+        """``[N]`` bool over the changed graph: rows that read a touched one within ``hops``.
+
+        Without a hop only a row's own record counts, not its edges.
+        """
+        touched = np.concatenate([self.rewired, self.renewed]) if hops else self.renewed
         rows: Array = reach(self.before, touched, hops, forward=True)[self.kept]
         return rows
 

@@ -72,9 +72,11 @@ class RidgeState:
     gram: Array
     moment: Array
 
-    def features(self, rows: Array) -> Array:
-        """``[n, d]`` int16 ridge features of some rows."""
-        found: Array = self.z[self.slots[rows]]
+    def features(self, rows: Array | slice) -> Array:
+        """``[n, d]`` int16 ridge features of some rows; without a copy where they lie together."""
+        slots = self.slots[rows]
+        together = len(slots) and slots[-1] - slots[0] == len(slots) - 1
+        found: Array = self.z[slots[0] : slots[-1] + 1] if together else self.z[slots]
         return found
 
 
@@ -280,7 +282,7 @@ def _choose_lambda(
         return tried[at]
 
     best = FIRST_LAMBDA
-    step = 1 if error(best + 1) < error(best) else -1
+    step = -1 if error(best - 1) < error(best) else 1
     while error(best + step) < error(best):
         best += step
     return LAMBDAS[best]
@@ -307,7 +309,7 @@ def scores(state: RidgeState, head: RidgeHead) -> Array:
     padded = -(-num_classes // LANES) * LANES  # a product with full lanes is twice as fast
     weights = torch.zeros(len(head.weights), padded)
     weights[:, :num_classes] = torch.from_numpy(head.weights) / UNIT
-    pieces = [state.slots[at : at + CHUNK] for at in range(0, len(state.slots), CHUNK)]
-    parts = [torch.from_numpy(state.z[piece]).float() @ weights for piece in pieces]
+    pieces = [slice(at, at + CHUNK) for at in range(0, len(state.slots), CHUNK)]
+    parts = [torch.from_numpy(state.features(piece)).float() @ weights for piece in pieces]
     found = torch.cat([*parts, weights[:0]])[:, :num_classes]
     return found.numpy() + np.float32(1 / num_classes)

@@ -15,6 +15,7 @@ STYLES = {  # guarantee -> colour (apart for the colour blind) and marker
 FRONT_COLOUR = "#666666"
 SIZE_INCHES, DPI = (11.0, 7.0), 130
 LABEL_POINTS, STEP_PIXELS, GAP_PIXELS = 7.5, 3.0, 9.0
+LABEL_GROUND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def _place_labels(axes: Any, renderer: Any, spots: Sequence[Spot]) -> None:
             textcoords="offset points",
             fontsize=LABEL_POINTS,
             fontweight="bold" if spots[i].on_front else "normal",
-            zorder=4,
+            zorder=2.5,
+            bbox=None if spots[i].on_front else LABEL_GROUND,
         )
         box = text.get_window_extent(renderer)
         rise = box.height * 0.6 if spots[i].on_front else 0.0  # clear of the step line

@@ -22,7 +22,7 @@ from coordinator.contenders import (
 from coordinator.plots import Spot
 from coordinator.study import Study
 from coordinator.trial import Design, Task, Trial, seeded
-from coordinator.tuning import Point, mark_front, summarise
+from coordinator.tuning import Point, summarise
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON form."""
-        return asdict(self) | {"test": self.test, "test_sd": spread(self.tests)}
+        point = asdict(self.point)
+        del point["on_front"]  # of validation figures, which are not compared here
+        return asdict(self) | {"point": point, "test": self.test, "test_sd": spread(self.tests)}
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,7 @@ class Comparison:
     def spots(self) -> list[Spot]:
         """The rows as points of a picture: test accuracy against cost."""
         return [
-            Spot(
-                row.name,
-                row.point.one_unsharded,
-                row.test,
-                row.point.guarantee,
-                row.point.on_front,
-            )
+            Spot(row.name, row.point.one_unsharded, row.test, row.point.guarantee)
             for row in self.standings
         ]
 
@@ -133,7 +129,7 @@ def run_comparison(
         (UNSHARDED_GCN, UNSHARDED_SAGE),
         key=lambda name: mean(trial.validation for trial in groups[name]),
     )
-    points = mark_front([summarise(group) for group in groups.values()])
+    points = [summarise(group) for group in groups.values()]
     standings = tuple(
         Standing(
             row.name,

@@ -2,8 +2,9 @@
 
 Grids are ordered by what was expected to matter, so that a smaller budget tries the first ones; the
 first is the contender as it is without tuning. Opponents get the freedom their papers describe
-(submodels, partitioners, aggregators, slices, repairs) and learning rates that a validation grid
-for one model spans; a design that another paper owns is not given to them.
+(submodels, partitioners, aggregators, slices, repairs). Their other seven settings are those that did
+best, submodel by submodel, among 75 tried on validation nodes of Cora under seed 0; ours were not
+searched that way. An MLP is among everybody's, for graphs whose edges mislead.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TRAINING = (  # lr, weight decay, epochs
     (0.1, 1e-4, 100),
     (0.1, 5e-4, 50),
 )
-SLOW, MIDDLE, FAST = TRAINING[0], TRAINING[3], TRAINING[5]
+SLOW, MIDDLE, FAST, DECAYED = TRAINING[0], TRAINING[3], TRAINING[5], TRAINING[6]
 ONE_MODEL: Overrides = {**HASH, "aggregator.kind": "mean"}
 
 
@@ -117,13 +118,13 @@ def _grapheraser() -> tuple[Design, ...]:
     base = "grapheraser"
     return (
         option("gcn", SLOW, base, method="blpa", kind="optimal"),
-        option("sage", SLOW, base, method="blpa", kind="optimal"),
-        option("gcn", SLOW, base, method="bekm", kind="optimal"),
-        option("sage", FAST, base, method="bekm", kind="optimal"),
+        option("gcn", FAST, base, method="hash", kind="optimal"),
+        option("gcn", DECAYED, base, method="blpa", kind="optimal"),
+        option("gcn", DECAYED, base, method="hash", kind="optimal"),
         option("sage", FAST, base, method="blpa", kind="optimal"),
-        option("sage", FAST, base, method="hash", kind="optimal"),
-        option("mlp", FAST, base, method="hash", kind="mean"),
-        option("mlp", FAST, base, method="blpa", kind="majority"),
+        option("gcn", FAST, base, method="bekm", kind="optimal"),
+        option("sage", DECAYED, base, method="hash", kind="optimal"),
+        option("mlp", DECAYED, base, method="hash", kind="mean"),
     )
 
 
@@ -131,13 +132,13 @@ def _guide() -> tuple[Design, ...]:
     base = "guide"
     return (
         option("gcn", SLOW, base, repair="mixup"),
-        option("sage", SLOW, base, repair="mixup"),
-        option("gcn", FAST, base, repair="mixup"),
-        option("sage", FAST, base, repair="mixup"),
-        option("gcn", FAST, base, repair="mirror"),
         option("sage", FAST, base, repair="mirror"),
         option("gcn", FAST, base, repair="zero"),
-        option("mlp", FAST, base, repair="none"),
+        option("sage", SLOW, base, repair="mixup"),
+        option("gcn", DECAYED, base, repair="zero"),
+        option("sage", DECAYED, base, repair="zero"),
+        option("gcn", DECAYED, base, repair="mixup"),
+        option("mlp", DECAYED, base, repair="none"),
     )
 
 
@@ -145,13 +146,13 @@ def _safe() -> tuple[Design, ...]:
     base = "safe"
     return (
         option("gcn", SLOW, base, fine=2),
-        option("sage", SLOW, base, fine=2),
-        option("mlp", FAST, base, fine=2),
-        option("sage", FAST, base, fine=2),
-        option("gcn", FAST, base, fine=2),
-        option("mlp", FAST, base, fine=4),
-        option("sage", FAST, base, fine=4),
         option("gcn", FAST, base, fine=4),
+        option("sage", FAST, base, fine=4),
+        option("sage", SLOW, base, fine=2),
+        option("gcn", DECAYED, base, fine=4),
+        option("sage", DECAYED, base, fine=4),
+        option("gcn", DECAYED, base, fine=2),
+        option("mlp", DECAYED, base, fine=4),
     )
 
 
@@ -159,12 +160,12 @@ def _sisa() -> tuple[Design, ...]:
     base = "sisa"
     return (
         option("gcn", SLOW, base, slices=4),
-        option("sage", SLOW, base, slices=4),
-        option("mlp", FAST, base, slices=4),
-        option("sage", FAST, base, slices=4),
-        option("mlp", FAST, base, slices=1),
-        option("sage", FAST, base, slices=1),
-        option("gcn", FAST, base, slices=1),
+        option("gcn", FAST, base, slices=4),
+        option("gcn", DECAYED, base, slices=1),
+        option("gcn", DECAYED, base, slices=4),
+        option("sage", DECAYED, base, slices=4),
+        option("mlp", DECAYED, base, slices=4),
+        option("mlp", DECAYED, base, slices=1),
         option("mlp", FAST, base, slices=4, kind="majority"),
     )
 

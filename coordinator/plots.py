@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.pareto import pareto_front
+
 STYLES = {  # guarantee -> colour (apart for the colour blind) and marker
     "oblivious": ("#0072b2", "o"),
     "frozen": ("#d55e00", "s"),
@@ -27,14 +29,12 @@ class Spot:
         cost: expected cost of one erasure, in trainings of one model; above 0.
         accuracy: between 0 and 1.
         guarantee: decides colour and marker.
-        on_front: whether it is a corner of the front.
     """
 
     label: str
     cost: float
     accuracy: float
     guarantee: str
-    on_front: bool
 
 
 def draw_front(spots: Sequence[Spot], path: Path, *, title: str, accuracy: str) -> None:
@@ -54,7 +54,8 @@ def draw_front(spots: Sequence[Spot], path: Path, *, title: str, accuracy: str) 
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    _draw_steps(axes, spots)
+    front = pareto_front([(spot.cost, spot.accuracy) for spot in spots])
+    _draw_steps(axes, [spot for spot, on in zip(spots, front, strict=True) if on])
     for guarantee, (colour, marker) in STYLES.items():
         mine = [spot for spot in spots if spot.guarantee == guarantee]
         if mine:
@@ -72,21 +73,19 @@ def draw_front(spots: Sequence[Spot], path: Path, *, title: str, accuracy: str) 
     axes.set_xlim(low, high * (high / low) ** 0.25)  # room for labels, right of their points
     axes.legend(loc="lower right", title="guarantee")
     canvas.draw()
-    _place_labels(axes, canvas.get_renderer(), spots)
+    _place_labels(axes, canvas.get_renderer(), spots, front)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
 
-def _draw_steps(axes: Any, spots: Sequence[Spot]) -> None:
+def _draw_steps(axes: Any, front: Sequence[Spot]) -> None:
     """The best accuracy that is to be had up to each cost."""
-    front = sorted({(spot.cost, 100 * spot.accuracy) for spot in spots if spot.on_front})
-    if front:
-        x, y = zip(*front, strict=True)
-        style = {"color": FRONT_COLOUR, "linewidth": 1.3, "label": "Pareto front"}
-        axes.step(x, y, where="post", zorder=2, **style)
+    x, y = zip(*sorted((spot.cost, 100 * spot.accuracy) for spot in front), strict=True)
+    style = {"color": FRONT_COLOUR, "linewidth": 1.3, "label": "Pareto front"}
+    axes.step(x, y, where="post", zorder=2, **style)
 
 
-def _place_labels(axes: Any, renderer: Any, spots: Sequence[Spot]) -> None:
+def _place_labels(axes: Any, renderer: Any, spots: Sequence[Spot], front: Sequence[bool]) -> None:
     """Put each label right of its point, and up until it covers no label and no point."""
     from matplotlib.transforms import Bbox
 
@@ -100,12 +99,12 @@ def _place_labels(axes: Any, renderer: Any, spots: Sequence[Spot]) -> None:
             xytext=(GAP_PIXELS * to_points, -LABEL_POINTS / 2),
             textcoords="offset points",
             fontsize=LABEL_POINTS,
-            fontweight="bold" if spots[i].on_front else "normal",
+            fontweight="bold" if front[i] else "normal",
             zorder=2.5,
-            bbox=None if spots[i].on_front else LABEL_GROUND,
+            bbox=None if front[i] else LABEL_GROUND,
         )
         box = text.get_window_extent(renderer)
-        rise = box.height * 0.6 if spots[i].on_front else 0.0  # clear of the step line
+        rise = box.height * 0.6 if front[i] else 0.0  # clear of the step line
         while any(box.translated(0, rise).overlaps(other) for other in taken):
             rise += STEP_PIXELS
         x, y = text.get_position()

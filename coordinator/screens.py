@@ -142,7 +142,6 @@ def show_comparison(result: Comparison) -> None:
     kind = result.better.removeprefix("unsharded ")
     names = (
         "system",
-        "chosen of",
         "k",
         "test %",
         f"to unsharded\n{kind}",
@@ -153,7 +152,6 @@ def show_comparison(result: Comparison) -> None:
     for row in result.standings:
         table.add_row(
             row.name,
-            f"{row.design} ({row.tried})",
             str(row.point.shards),
             mean_sd(row.tests),
             mean_sd(row.to_unsharded, sign="+"),
@@ -162,6 +160,8 @@ def show_comparison(result: Comparison) -> None:
         )
     console = _wide_console()
     console.print(table)
+    for row in result.standings:
+        console.print(f"{row.name}: {row.design} (of {row.tried})", highlight=False)
     console.print(
         f"{result.data}: mean ± sd over {result.seeds} seeds; settings chosen on validation nodes "
         f"of seed 0 with a budget of {result.budget} each",
@@ -184,6 +184,7 @@ def _costs(point: Point) -> tuple[str, str, str]:
 
 
 def mean_sd(values: Sequence[float], *, sign: str = "") -> str:
-    """Mean and standard deviation in percent."""
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * mean(values):{sign}.1f} ± {100 * deviation:.1f}"
+    """Mean and standard deviation in percent; one value has no deviation."""
+    if len(values) == 1:
+        return f"{100 * values[0]:{sign}.1f}"
+    return f"{100 * mean(values):{sign}.1f} ± {100 * stdev(values):.1f}"

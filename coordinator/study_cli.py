@@ -54,10 +54,7 @@ def tune(
     if plot is not None:
         from coordinator.plots import Spot, draw_front
 
-        spots = [
-            Spot(p.label, p.one_unsharded, p.validation, p.guarantee, p.on_front)
-            for p in tuning.points
-        ]
+        spots = [Spot(p.label, p.one_unsharded, p.validation, p.guarantee) for p in tuning.points]
         draw_front(spots, plot, title=f"{study.data}: designs tried", accuracy="validation")
     written = {"out": str(out), "plot": str(plot) if plot else None}
     if as_json:

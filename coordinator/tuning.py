@@ -14,6 +14,7 @@ from cluster.errors import ConfigError
 from cluster.graph import Graph
 from cluster.segments import graph_digest
 from coordinator.config import Config, TunedOn
+from coordinator.pareto import pareto_front
 from coordinator.study import Study
 from coordinator.trial import Design, Task, Trial, seeded
 
@@ -66,7 +67,7 @@ class Point:
         batch_unsharded: the same in trainings of one model without shards.
         training_cpu_s: CPU seconds of all trainings.
         aggregator_cpu_s: CPU seconds of fitting the aggregator.
-        on_front: whether no other point is both more accurate and cheaper.
+        on_front: whether no other point is at least as accurate and as cheap.
     """
 
     design: str
@@ -183,18 +184,9 @@ def summarise(trials: Sequence[Trial]) -> Point:
 
 
 def mark_front(points: Sequence[Point]) -> list[Point]:
-    """Mark the Pareto front: no other point is as good in both figures and better in one."""
-
-    def beaten(point: Point) -> bool:
-        cost, accuracy = point.one_unsharded, point.validation
-        return any(
-            other.one_unsharded <= cost
-            and other.validation >= accuracy
-            and (other.one_unsharded, other.validation) != (cost, accuracy)
-            for other in points
-        )
-
-    return [replace(point, on_front=not beaten(point)) for point in points]
+    """The points, those on the Pareto front marked."""
+    front = pareto_front([(point.one_unsharded, point.validation) for point in points])
+    return [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
 
 
 def choose(points: Sequence[Point], max_cost: float | None = None) -> Point:

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import load, markdown, provenance, seeded
+from benchmarks.harness import load, markdown, provenance
 from cluster.graph import Change, Graph
 from cluster.partition import UNASSIGNED, Partition
 from cluster.partitioners import make_partition
 from coordinator.config import Config, parse_overrides
+from coordinator.trial import seeded
 from shards.content import build_content
 from shards.erasure_cost import (
     by_degree,

@@ -1,7 +1,7 @@
 """Accuracy against erasure cost, ours and published designs: ``python -m benchmarks.front``.
 
 Our designs at several numbers of shards, as they are, beside the published designs as
-``benchmarks.accuracy`` tuned them at 20 (its finished trials in ``--home`` are used again). A design
+``benchmarks.accuracy`` tuned them at 20 (finished trials in ``--home`` are used again). A design
 is *above* a published one if at no higher expected cost it is at least as accurate. Writes
 ``benchmarks/results/front.md`` and a picture a data set under ``docs/pictures/``.
 """

@@ -1,10 +1,10 @@
 """Who is compared, and the settings each may try: eight for everybody.
 
-Grids are ordered by what was expected to matter, so that a smaller budget tries the first ones; the
-first is the contender as it is without tuning. Opponents get the freedom their papers describe
-(submodels, partitioners, aggregators, slices, repairs). Their other seven settings are those that did
-best, submodel by submodel, among 75 tried on validation nodes of Cora under seed 0; ours were not
-searched that way. An MLP is among everybody's, for graphs whose edges mislead.
+Grids are ordered by what was expected to matter, so that a smaller budget tries the first ones;
+the first is the contender as it is without tuning. Opponents get the freedom their papers describe
+(submodels, partitioners, aggregators, slices, repairs). Their other seven settings are those that
+did best, submodel by submodel, among 75 tried on validation nodes of Cora under seed 0; ours were
+not searched that way. An MLP is among everybody's, for graphs whose edges mislead.
 """
 
 from __future__ import annotations

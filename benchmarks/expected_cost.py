@@ -189,8 +189,8 @@ def main() -> None:
         f" --designs '{options.designs}'`, {provenance()}.\n"
         f"Shares of training every submodel once, {REQUESTS} requests a line, drawn "
         "systematically (training nodes sorted by expected cost, owner and hash; one random "
-        "start). The formula reads the index, the simulation the digests of the contents without the node. "
-        "Standard error by successive differences (in brackets: of independent draws).\n"
+        "start). The formula reads the index, the simulation the digests of the contents without "
+        "the node. Standard error by successive differences (in brackets: of independent draws).\n"
         f"Controls: {CONTROLS} random shards a request that the index does not name.\n\n"
         + markdown(rows)
         + "\nOne percent of the training nodes at once, by formula: "

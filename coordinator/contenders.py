@@ -35,6 +35,7 @@ TRAINING = (  # lr, weight decay, epochs
     (0.1, 1e-4, 100),
     (0.1, 5e-4, 50),
 )
+WIDTH = 64  # of every model that is compared but our default, whose shards need less
 SLOW, MIDDLE, FAST, DECAYED = TRAINING[0], TRAINING[3], TRAINING[5], TRAINING[6]
 ONE_MODEL: Overrides = {**HASH, "aggregator.kind": "mean"}
 
@@ -73,6 +74,7 @@ def trained(model: str, training: tuple[float, float, int]) -> dict[str, Any]:
     lr, decay, epochs = training
     return {
         "shards.model": model,
+        "shards.hidden": WIDTH,
         "shards.lr": lr,
         "shards.weight_decay": decay,
         "shards.training_epochs": epochs,

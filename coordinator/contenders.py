@@ -3,8 +3,8 @@
 Grids are ordered by what was expected to matter, so that a smaller budget tries the first ones; the
 first is the contender as it is without tuning. Opponents get the freedom their papers describe
 (submodels, partitioners, aggregators, slices, repairs); their settings were picked after a look at
-75 of them on validation nodes of Cora under seed 0, which ours were not. An MLP is among everybody's,
-for graphs whose edges mislead.
+75 of them on validation nodes of Cora under seed 0, which ours were not. An MLP is among
+everybody's, for graphs whose edges mislead.
 """
 
 from __future__ import annotations

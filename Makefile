@@ -20,7 +20,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.accuracy --data cora
+	$(BIN)/python -m benchmarks.scarce --data cora
 	$(BIN)/python -m benchmarks.erasure
 
 clean:

@@ -2,9 +2,9 @@
 
 Grids are ordered by what was expected to matter, so that a smaller budget tries the first ones;
 the first is the contender as it is without tuning. Opponents get the freedom their papers describe
-(submodels, partitioners, aggregators, slices, repairs). Their other seven settings are those that
-did best, submodel by submodel, among 75 tried on validation nodes of Cora under seed 0; ours were
-not searched that way. An MLP is among everybody's, for graphs whose edges mislead.
+(submodels, partitioners, aggregators, slices, repairs); their settings were picked after a look at
+94 of them on validation nodes of Cora and Amazon Photo under seed 0, which ours were not. An MLP is
+among everybody's, for graphs whose edges mislead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRAINING = (  # lr, weight decay, epochs
     (0.1, 5e-4, 50),
 )
 WIDTH = 64  # of every model that is compared but our default, whose shards need less
-SLOW, MIDDLE, FAST, DECAYED = TRAINING[0], TRAINING[3], TRAINING[5], TRAINING[6]
+SLOW, MIDDLE, LONG, FAST, DECAYED = (TRAINING[i] for i in (0, 3, 4, 5, 6))
 ONE_MODEL: Overrides = {**HASH, "aggregator.kind": "mean"}
 
 
@@ -121,12 +121,12 @@ def _grapheraser() -> tuple[Design, ...]:
     return (
         option("gcn", SLOW, base, method="blpa", kind="optimal"),
         option("gcn", FAST, base, method="hash", kind="optimal"),
+        option("sage", FAST, base, method="hash", kind="optimal"),
         option("gcn", DECAYED, base, method="blpa", kind="optimal"),
         option("gcn", DECAYED, base, method="hash", kind="optimal"),
         option("sage", FAST, base, method="blpa", kind="optimal"),
         option("gcn", FAST, base, method="bekm", kind="optimal"),
-        option("sage", DECAYED, base, method="hash", kind="optimal"),
-        option("mlp", DECAYED, base, method="hash", kind="mean"),
+        option("mlp", FAST, base, method="hash", kind="optimal"),
     )
 
 
@@ -136,11 +136,11 @@ def _guide() -> tuple[Design, ...]:
         option("gcn", SLOW, base, repair="mixup"),
         option("sage", FAST, base, repair="mirror"),
         option("gcn", FAST, base, repair="zero"),
-        option("sage", SLOW, base, repair="mixup"),
+        option("gcn", FAST, base, repair="mixup"),
         option("gcn", DECAYED, base, repair="zero"),
         option("sage", DECAYED, base, repair="zero"),
-        option("gcn", DECAYED, base, repair="mixup"),
-        option("mlp", DECAYED, base, repair="none"),
+        option("sage", SLOW, base, repair="mixup"),
+        option("mlp", FAST, base, repair="none"),
     )
 
 
@@ -150,11 +150,11 @@ def _safe() -> tuple[Design, ...]:
         option("gcn", SLOW, base, fine=2),
         option("gcn", FAST, base, fine=4),
         option("sage", FAST, base, fine=4),
-        option("sage", SLOW, base, fine=2),
-        option("gcn", DECAYED, base, fine=4),
-        option("sage", DECAYED, base, fine=4),
+        option("sage", FAST, base, fine=2),
+        option("gcn", FAST, base, fine=2),
+        option("sage", LONG, base, fine=4),
         option("gcn", DECAYED, base, fine=2),
-        option("mlp", DECAYED, base, fine=4),
+        option("mlp", FAST, base, fine=4),
     )
 
 
@@ -163,11 +163,11 @@ def _sisa() -> tuple[Design, ...]:
     return (
         option("gcn", SLOW, base, slices=4),
         option("gcn", FAST, base, slices=4),
-        option("gcn", DECAYED, base, slices=1),
+        option("sage", FAST, base, slices=4),
+        option("mlp", FAST, base, slices=4),
         option("gcn", DECAYED, base, slices=4),
-        option("sage", DECAYED, base, slices=4),
         option("mlp", DECAYED, base, slices=4),
-        option("mlp", DECAYED, base, slices=1),
+        option("sage", FAST, base, slices=1),
         option("mlp", FAST, base, slices=4, kind="majority"),
     )
 

@@ -51,6 +51,9 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 
+MAX_HOMES = 2  # whose graph, submodels and statistics an actor keeps
+
+
 class ShardActor:
     """Hosts shards: trains, replays and evaluates their submodels."""
 
@@ -181,6 +184,8 @@ class ShardActor:
                 used only under its own digest.
         """
         held = self._graphs.pop(home, None)
+        for other in list(self._graphs)[: 1 - MAX_HOMES]:  # the ones not used for longest
+            self._forget(other)
         if held is None or held[0] != graph_key:
             graph = None
             if held is not None and move is not None and held[0] == move.previous_key:
@@ -190,6 +195,12 @@ class ShardActor:
             held = graph_key, graph
         self._graphs[home] = held
         return held[1]
+
+    def _forget(self, home: str) -> None:
+        """Let go of everything that was read from a home."""
+        self._graphs.pop(home, None)
+        self._models.pop(home, None)
+        self._aggregation.forget(home)
 
     def _host(
         self, home: str, keys: tuple[str, ...], recipe: Recipe, graph: Graph

@@ -33,6 +33,10 @@ class Aggregation:
         self._load_graph = load_graph
         self._held: dict[str, tuple[tuple[str, RidgeSpec], RidgeState]] = {}
 
+    def forget(self, home: str) -> None:
+        """Let go of what was computed for a home."""
+        self._held.pop(home, None)
+
     def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
         """``weights`` ``[d, C]`` and ``ridge`` of the head."""
         head = self._head(job)

@@ -171,6 +171,18 @@ def test_a_trial_of_validation_cannot_see_test_labels(tmp_path: Path) -> None:
     assert study(tmp_path, poisoned).key(task()) == study(tmp_path, graph).key(task())
 
 
+def test_a_learned_aggregator_is_judged_by_cross_fitting(tmp_path: Path, bench: Workbench) -> None:
+    graph, learned = planted(1, 90).graph(), task(**{"aggregator.kind": "learned"})
+    system = bench.fit(
+        without_labels(graph, learned.config.roles, TEST), learned.config.model_dump()
+    )
+
+    (row,) = study(tmp_path, graph).run([learned])
+
+    assert row.validation == system.validation()
+    assert row.aggregator_cpu_s > 0
+
+
 def test_costs_are_told_in_trainings_of_one_model() -> None:
     shards = [
         {"nodes": 4, "halo": 2, "silent": False},

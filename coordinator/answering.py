@@ -1,19 +1,100 @@
-"""Posteriors of all submodels, computed on the pool."""
+"""Answers of one generation: posteriors on the pool, the aggregator, the label step.
+
+Everything is computed when it is first asked for and kept as long as the generation is current.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.errors import GraphError
+from cluster.graph import Graph
+from cluster.partition import Partition
+from coordinator.aggregators import find_aggregator
+from coordinator.aggregators.base import AggregatorState, ServingHome, View
+from coordinator.aggregators.merge import training_labels
+from coordinator.config import Config
+from coordinator.generation import Generation
 from coordinator.pools import Pool
 from coordinator.pools.base import Progress
+from shards.ball import ball
 from shards.jobs import EvaluateJob
+from shards.label_step import apply_step, reach_of
+from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(eq=False)
+class Answering:
+    """Predicts with one generation.
+
+    Attributes:
+        path: folder of the system.
+        generation: what is published.
+        graph: its graph.
+        partition: its partition.
+        state: its aggregator.
+        recipe: recipe of the submodels.
+        config: root configuration.
+        pool: where posteriors are computed.
+        progress: called with (done, total).
+    """
+
+    path: str
+    generation: Generation
+    graph: Graph
+    partition: Partition
+    state: AggregatorState
+    recipe: Recipe
+    config: Config
+    pool: Pool
+    progress: Progress
+    _posteriors: Array | None = field(default=None, init=False)
+    _tables: dict[str, Array] = field(default_factory=dict, init=False)
+
+    def probabilities(self, rows: Array, kind: str) -> Array:
+        """``[n, C]`` float64 answers of an aggregator on some rows, after the label step.
+
+        The label step is evaluated on what the rows reach, not on the whole graph.
+        """
+        settings, table = self.config.aggregator, self.table(kind)
+        if settings.label_step == "none" or find_aggregator(kind).reads_labels:
+            return table[rows]
+        wanted, place = np.unique(rows, return_inverse=True)
+        around = ball(self.graph, wanted, reach_of(settings.label_step, settings.label_steps))
+        labels = training_labels(self.graph, self.config)[around.rows]
+        base = table[around.rows]
+        step, steps = settings.label_step, settings.label_steps
+        found = apply_step(step, base, around, labels, steps)[around.targets]
+        return found[place].astype(np.float64)
+
+    def table(self, kind: str) -> Array:
+        """``[N, C]`` float64 answers of an aggregator on every row, without the label step."""
+        if kind not in self._tables:
+            shards = tuple(self.generation.submodels)
+            view = View(self.graph, self.partition.owners(self.graph), shards, self._home())
+            aggregator = find_aggregator(kind)
+            table = aggregator.combine(self.posteriors(), view, self.state, self.config)
+            self._tables[kind] = table
+        return self._tables[kind]
+
+    def posteriors(self) -> Array:
+        """``[s, N, C]`` float32 answers of the submodels on the full current graph."""
+        if self._posteriors is None:
+            keys = tuple(self.generation.submodels.values())
+            job = EvaluateJob(self.path, self.generation.graph_key, keys, self.recipe)
+            self._posteriors = evaluate_all(self.pool, job, self.progress)
+        return self._posteriors
+
+    def _home(self) -> ServingHome:
+        generation = self.generation
+        keys = (generation.graph_key, generation.partition_key)
+        return ServingHome(self.path, *keys, self.recipe, self.pool)
 
 
 def evaluate_all(pool: Pool, job: EvaluateJob, progress: Progress) -> Array:

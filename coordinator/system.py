@@ -30,8 +30,8 @@ from cluster.partitioners import check_room, make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
-from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext, ServingHome, View
-from coordinator.answering import evaluate_all
+from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
+from coordinator.answering import Answering
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
@@ -45,7 +45,6 @@ from coordinator.results import Plan, Predictions, Receipt, Report
 from coordinator.stopwatch import Stopwatch
 from coordinator.tombstones import marks_of, split_erased, without_erased
 from shards.checkpoint import load_weights
-from shards.jobs import EvaluateJob
 from shards.recipe import Recipe, choose_profile
 from shards.shard_graph import ReaderIndex, build_index
 
@@ -81,7 +80,7 @@ class System:
         self._aggregator: AggregatorState
         self._recipe: Recipe
         self._index: ReaderIndex | None = None
-        self._posteriors: Array | None = None
+        self._answering: Answering | None = None
 
     # ---- making one
 
@@ -374,7 +373,7 @@ class System:
             raise GraphError(f"predict({ids!r}) got one id; give a list of ids")
         asked = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         rows = self._graph.rows(asked)
-        proba = self._answer(self.config.aggregator.kind, self._aggregator)[rows]
+        proba = self._answers().probabilities(rows, self.config.aggregator.kind)
         classes = np.empty(self._graph.schema.num_classes, object)
         classes[:] = self._graph.classes
         labels = classes[proba.argmax(axis=1)]
@@ -396,13 +395,12 @@ class System:
         kind = aggregator or self.config.aggregator.kind
         if kind != self.config.aggregator.kind and find_aggregator(kind).needs_fit:
             raise ConfigError(f"aggregator {kind!r} has to be fitted; set aggregator.kind to it")
-        proba = self._answer(kind, self._aggregator)
-        wanted = (self._graph.roles(self.config.roles) == ROLES[role]) & (
-            self._graph.y != UNLABELLED
-        )
-        if not wanted.any():
+        labelled = self._graph.y != UNLABELLED
+        rows = np.flatnonzero((self._graph.roles(self.config.roles) == ROLES[role]) & labelled)
+        proba = self._answers().probabilities(rows, kind)
+        if not len(rows):
             return float("nan")
-        return float((proba.argmax(axis=1) == self._graph.y)[wanted].mean())
+        return float((proba.argmax(axis=1) == self._graph.y[rows]).mean())
 
     def validation(self) -> float:
         """Accuracy on validation nodes that a choice may rest on.
@@ -419,29 +417,21 @@ class System:
             return float("nan")
         return float((answers.argmax(axis=1) == self._graph.y[rows]).mean())
 
-    def _answer(self, kind: str, state: AggregatorState) -> Array:
-        """``[N, C]`` probabilities by an aggregator; posteriors are computed once a generation."""
-        submodels = self._generation.submodels
-        if self._posteriors is None:
-            self._posteriors = evaluate_all(
+    def _answers(self) -> Answering:
+        """What predicts with the current generation."""
+        if self._answering is None:
+            self._answering = Answering(
+                str(self.home),
+                self._generation,
+                self._graph,
+                self._partition,
+                self._aggregator,
+                self._recipe,
+                self.config,
                 self.pool,
-                EvaluateJob(
-                    str(self.home),
-                    self._generation.graph_key,
-                    tuple(submodels.values()),
-                    self._recipe,
-                ),
                 self._stage("predicting"),
             )
-        home = ServingHome(
-            str(self.home),
-            self._generation.graph_key,
-            self._generation.partition_key,
-            self._recipe,
-            self.pool,
-        )
-        view = View(self._graph, self._partition.owners(self._graph), tuple(submodels), home)
-        return find_aggregator(kind).combine(self._posteriors, view, state, self.config)
+        return self._answering
 
     # ---- forget
 
@@ -608,7 +598,7 @@ class System:
 
     def _adopt(self, outcome: Outcome) -> None:
         self._generation, self._aggregator = outcome.generation, outcome.aggregator
-        self._index = self._posteriors = None
+        self._index = self._answering = None
 
     def _fit_context(self, graph: Graph, partition: Partition, pool: Pool) -> FitContext:
         """For a fit of the aggregator from nothing that leaves the home as it is."""

@@ -122,6 +122,7 @@ class Aggregator(ABC):
 
     kind: str
     needs_fit = False  # whether it answers by parameters of its own
+    reads_labels = False  # whether a label step is part of it
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit on the declared inputs; without parameters there is only a key."""

@@ -31,6 +31,7 @@ class Learned(Aggregator):
 
     kind = "learned"
     needs_fit = True
+    reads_labels = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Compute moved answers and statistics, keep the others, refit."""

@@ -67,7 +67,7 @@ class Answering:
             return table[rows]
         wanted, place = np.unique(rows, return_inverse=True)
         around = ball(self.graph, wanted, reach_of(settings.label_step, settings.label_steps))
-        labels = training_labels(self.graph, self.config)[around.rows]
+        labels = training_labels(self.graph, self.config)
         base = table[around.rows]
         step, steps = settings.label_step, settings.label_steps
         found = apply_step(step, base, around, labels, steps)[around.targets]

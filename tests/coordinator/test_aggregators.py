@@ -32,6 +32,7 @@ from tests.coordinator.systems import (
     Workbench,
     assert_same_packs,
     kept_partition,
+    keys_of,
     planted,
     random_erasures,
     training_ids,
@@ -128,6 +129,38 @@ def test_shards_that_agree_are_believed(kind: str, case: tuple[Array, View]) -> 
     assert np.array_equal(proba.argmax(axis=1), same[0].argmax(axis=1))
     if kind != "majority":
         assert np.allclose(proba, same[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["none", "propagate", "correct_and_smooth"])
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+def test_an_answer_does_not_depend_on_the_ids_that_are_asked_with_it(
+    kind: str, step: str, bench: Workbench
+) -> None:
+    overrides = {"aggregator.kind": kind, "aggregator.label_step": step}
+    system = bench.fit(planted(14), {**overrides, "shards.training_epochs": 1})
+    ids = system.graph.ids.tolist()
+    together = system.predict(ids).proba
+
+    alone = np.concatenate([system.predict([node_id]).proba for node_id in ids])
+    backwards = system.predict([*ids[::-1], ids[3]]).proba
+
+    assert alone.tobytes() == together.tobytes()
+    assert np.array_equal(backwards, [*together[::-1], together[3]])
+    assert np.allclose(together.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_label_step_moves_the_answers_of_aggregators_that_read_no_label(
+    bench: Workbench,
+) -> None:
+    records = planted(14)
+    ids = sorted(records.features)
+
+    plain, stepped = (
+        bench.fit(records, {"aggregator.label_step": step}) for step in ("none", "propagate")
+    )
+
+    assert not np.allclose(plain.predict(ids).proba, stepped.predict(ids).proba)
+    assert keys_of(plain) == keys_of(stepped)
 
 
 # ---- gate

@@ -2,7 +2,8 @@
 
 For each model: fit, then 10 one-node erasures (random training nodes), each timed as a whole, from
 the plan to the purge that ends it, then 3 fits from scratch of what is left, on the same warm
-pool. Starting Ray and importing torch are outside all of them. The fits from scratch are given the
+pool. Community shards without a learned aggregator; ``benchmarks.refit`` measures the default.
+Starting Ray and importing torch are outside all of them. The fits from scratch are given the
 partition, so the time to make one does not count against them. CPU seconds are those of this
 process and of all shard actors. Medians. Writes ``benchmarks/results/erasure-DATA.md``.
 """
@@ -110,7 +111,11 @@ def main() -> None:
     name, graph = Path(options.data).name, load(options.data)
     rows, details = [], []
     for model in options.models.split(","):
-        base = {"shards": {"model": model}, "partition": {"num_shards": options.shards}}
+        training = {"hidden": 64, "lr": 0.01, "weight_decay": 5e-4, "training_epochs": 100}
+        base = {
+            "shards": {"model": model, **training},
+            "partition": {"method": "louvain", "num_shards": options.shards},
+        }
         config = seeded(base, options.seed)
         pool = RayPool(choose_profile(config.shards), config.shards, options.shards)
         for kind in options.aggregators.split(","):

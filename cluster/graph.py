@@ -47,6 +47,32 @@ class Change:
         return not (self.nodes or self.edges or self.features or self.labels)
 
 
+@dataclass(frozen=True)
+class Located:
+    """The records of a change by their place in one graph; holds no ids.
+
+    Attributes:
+        removed: rows of the nodes.
+        cut: positions of the edges.
+        cells: rows and columns of the feature cells.
+        unlabelled: rows of the labels.
+    """
+
+    removed: Array
+    cut: Array
+    cells: tuple[Array, Array]
+    unlabelled: Array
+
+
+def stable_order(values: Array) -> Array:
+    """Stable ascending order of row numbers; a radix sort, 16 bits at a time."""
+    order = np.argsort(values.astype(np.uint16), kind="stable")
+    for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
+        digits = (values[order] >> shift).astype(np.uint16)
+        order = order[np.argsort(digits, kind="stable")]
+    return order
+
+
 def in_degree(indptr: Array, weight: Array | None) -> Array:
     """``[n]`` float32 in-degree, summed in float64 and canonical order."""
     if weight is None:
@@ -138,14 +164,25 @@ class Graph:
     @cached_property
     def adjacency(self) -> Adjacency:
         """Message-passing edges: both directions of an undirected edge, a directed one once."""
-        src, dst, weight = self.src, self.dst, self.weight
-        if not self.schema.directed:
-            src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
-            weight = None if weight is None else np.concatenate([weight, weight])
-        order = np.lexsort((src, dst))
-        indptr = np.zeros(self.num_nodes + 1, np.int64)
-        np.cumsum(np.bincount(dst, minlength=self.num_nodes), out=indptr[1:])
-        return Adjacency(indptr, src[order], None if weight is None else weight[order])
+        by_target = stable_order(self.dst)  # edges are sorted by (src, dst) already
+        into = np.bincount(self.dst, minlength=self.num_nodes)
+        if self.schema.directed:
+            indptr = np.concatenate([[0], np.cumsum(into)])
+            weight = None if self.weight is None else self.weight[by_target]
+            return Adjacency(indptr, self.src[by_target], weight)
+        # undirected edges have src < dst: sources below a row come first, then those above it
+        out = np.bincount(self.src, minlength=self.num_nodes)
+        indptr = np.concatenate([[0], np.cumsum(into + out)])
+        each, target = np.arange(self.num_edges), self.dst[by_target]
+        below = indptr[target] + each - (np.cumsum(into) - into)[target]
+        above = (indptr[:-1] + into - (np.cumsum(out) - out))[self.src] + each
+        indices = np.empty(2 * self.num_edges, np.int64)
+        indices[below], indices[above] = self.src[by_target], self.dst
+        weight = None
+        if self.weight is not None:
+            weight = np.empty(2 * self.num_edges, np.float32)
+            weight[below], weight[above] = self.weight[by_target], self.weight
+        return Adjacency(indptr, indices, weight)
 
     @cached_property
     def _row_of(self) -> dict[NodeId, int]:
@@ -251,15 +288,29 @@ class Graph:
             UnknownIdError: a node or edge is not in the graph; nothing is changed.
             GraphError: a feature column is not in the schema.
         """
-        removed = self.rows(change.nodes)
-        cut = self.edge_positions(change.edges)
-        cells = self._feature_cells(change)
-        unlabelled = self.rows(change.labels)
+        return self.without(self.locate(change))
 
+    def locate(self, change: Change) -> Located:
+        """Where the records of ``change`` are in this graph.
+
+        Raises:
+            UnknownIdError: a node or edge is not in the graph.
+            GraphError: a feature column is not in the schema.
+        """
+        return Located(
+            self.rows(change.nodes),
+            self.edge_positions(change.edges),
+            self._feature_cells(change),
+            self.rows(change.labels),
+        )
+
+    def without(self, located: Located) -> Graph:
+        """The graph less some records; see :meth:`apply`."""
+        removed, cells, unlabelled = located.removed, located.cells, located.unlabelled
         keep_node = np.ones(self.num_nodes, bool)
         keep_node[removed] = False
         keep_edge = keep_node[self.src] & keep_node[self.dst]
-        keep_edge[cut] = False
+        keep_edge[located.cut] = False
         gone_edges = np.flatnonzero(~keep_edge)
         touched_rows = np.concatenate(
             [removed, np.minimum(self.src[gone_edges], self.dst[gone_edges]), cells[0], unlabelled]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
-
 from cluster.graph import Graph
 from cluster.halo import Halo
 from cluster.partition import Partition
@@ -20,8 +18,6 @@ from cluster.segments import (
     unpack_column,
 )
 from cluster.store import Blob, Store
-
-SegmentCache = dict[str, Mapping[str, npt.NDArray[Any]]]
 
 SEGMENT, GRAPH, PARTITION = "segment", "graph", "partition"
 
@@ -44,24 +40,19 @@ def graph_blobs(graph: Graph, stored: Mapping[str, Any] | set[str]) -> dict[tupl
     return blobs
 
 
-def load_graph(store: Store, graph_key: str, held: SegmentCache | None = None) -> Graph:
+def load_graph(store: Store, graph_key: str) -> Graph:
     """Read a graph back from its segments.
 
     Args:
         store: where it lies.
         graph_key: key of the graph.
-        held: segments read before; left holding exactly this graph's, so erased rows leave it.
 
     Raises:
         CorruptArtefactError: a segment is missing or changed.
     """
-    held = {} if held is None else held
     manifest = store.get(GRAPH, graph_key).meta
-    keys = list(manifest["segments"].values())
-    segments = {key: held[key] if key in held else store.get(SEGMENT, key).tensors for key in keys}
-    held.clear()
-    held.update(segments)
-    return graph_from_segments(Schema.from_json(manifest["schema"]), segments.values())
+    segments = [store.get(SEGMENT, key).tensors for key in manifest["segments"].values()]
+    return graph_from_segments(Schema.from_json(manifest["schema"]), segments)
 
 
 def partition_blob(partition: Partition) -> Blob:

@@ -84,4 +84,14 @@ class Schema:
             values[name] = tuple(values[name])
         for name in ("node_columns", "edge_columns"):
             values[name] = tuple((str(key), kind) for key, kind in values[name])
-        return cls(**values)
+        return _known(cls(**values))
+
+
+_latest: list[Schema] = []
+
+
+def _known(schema: Schema) -> Schema:
+    """The schema read last, if it is the same: its digests are known then."""
+    if not _latest or _latest[0] != schema:
+        _latest[:] = [schema]
+    return _latest[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.graph import Change, Graph
+from cluster.graph import Change, Graph, Located
 from shards.ball import reach
 from shards.jobs import GraphMove
 
@@ -21,6 +21,7 @@ class Disturbance:
 
     Attributes:
         before: graph before the change, stored under ``before_key``.
+        located: what went, by its place in ``before``.
         rewired: rows of ``before`` whose in-neighbours or degree change.
         renewed: rows of ``before`` whose features or label change.
         kept: ``[N]`` row of ``before`` that each row of the changed graph had, ascending.
@@ -28,13 +29,17 @@ class Disturbance:
 
     before: Graph
     before_key: str
+    located: Located
     rewired: Array
     renewed: Array
     kept: Array
 
     def moved(self, hops: int) -> Array:
-        """``[N]`` bool over the changed graph: rows that read a touched one within ``hops``."""
-        touched = np.concatenate([self.rewired, self.renewed])
+        """``[N]`` bool over the changed graph: rows that read a touched one within ``hops``.
+
+        Without a hop only a row's own record counts, not its edges.
+        """
+        touched = np.concatenate([self.rewired, self.renewed]) if hops else self.renewed
         rows: Array = reach(self.before, touched, hops, forward=True)[self.kept]
         return rows
 
@@ -48,17 +53,18 @@ class Disturbance:
         averaged |= reach(self.before, self.renewed, hops, forward=True)
         renewed = np.isin(self.kept, self.renewed)
         moved = averaged[self.kept]
-        return GraphMove(self.before_key, self.kept, np.flatnonzero(renewed), np.flatnonzero(moved))
+        places = (self.kept, np.flatnonzero(renewed), np.flatnonzero(moved))
+        return GraphMove(self.before_key, self.located, *places)
 
 
 def disturbance(before: Graph, before_key: str, change: Change) -> Disturbance:
     """What ``change`` disturbs in ``before``."""
-    removed = before.rows(change.nodes)
-    cut = before.edge_positions(change.edges)
+    located = before.locate(change)
+    removed, cut = located.removed, located.cut
     beside = np.flatnonzero(reach(before, removed, 1, forward=True))
     rewired = np.unique(np.concatenate([beside, before.src[cut], before.dst[cut]]))
-    cells = before.rows([node_id for node_id, _ in change.features])
-    renewed = np.unique(np.concatenate([cells, before.rows(change.labels)]))
+    renewed = np.unique(np.concatenate([located.cells[0], located.unlabelled]))
     survives = np.ones(before.num_nodes, bool)
     survives[removed] = False
-    return Disturbance(before, before_key, rewired, renewed, np.flatnonzero(survives))
+    kept = np.flatnonzero(survives)
+    return Disturbance(before, before_key, located, rewired, renewed, kept)

@@ -18,7 +18,8 @@ import torch
 
 from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
-from cluster.home import SegmentCache, load_graph, load_partition
+from cluster.home import load_graph, load_partition
+from cluster.segments import graph_digest
 from cluster.store import LocalStore
 from shards.aggregation import Aggregation
 from shards.ball import Ball, ball
@@ -29,6 +30,7 @@ from shards.jobs import (
     BuildJob,
     BuildReport,
     EvaluateJob,
+    GraphMove,
     LearnJob,
     ReplayJob,
     ReplayReport,
@@ -54,7 +56,6 @@ class ShardActor:
 
     def __init__(self) -> None:
         self._graphs: dict[str, tuple[str, Graph]] = {}  # home -> key and graph
-        self._segments: dict[str, SegmentCache] = {}
         self._models: dict[str, dict[str, Submodel]] = {}  # home -> key -> hosted submodel
         self._aggregation = Aggregation(self._load)
 
@@ -130,7 +131,7 @@ class ShardActor:
     def rows(self, job: RowsJob) -> list[Array]:
         """Per submodel ``[r, C]`` float32 posteriors of the rows wanted of it."""
         require_profile(job.recipe.profile)
-        graph, store = self._load(job.home, job.graph_key), LocalStore(job.home)
+        graph, store = self._load(job.home, job.graph_key, job.move), LocalStore(job.home)
         balls: dict[bytes, tuple[Ball, ModelInput]] = {}
         answers = []
         for key, rows in zip(job.submodel_keys, job.wanted, strict=True):
@@ -170,13 +171,24 @@ class ShardActor:
         target: Callable[..., Any] = getattr(import_module(module), function)
         return target(*arguments)
 
-    def _load(self, home: str, graph_key: str) -> Graph:
-        """The graph; only the latest of a home is kept, so erased rows leave with the next."""
-        held = self._graphs.get(home)
+    def _load(self, home: str, graph_key: str, move: GraphMove | None = None) -> Graph:
+        """The graph; only the latest of a home is kept, so erased rows leave with the next.
+
+        Args:
+            home: folder of the system.
+            graph_key: the graph wanted.
+            move: how it came from another; if that one is held, nothing is read. What comes out is
+                used only under its own digest.
+        """
+        held = self._graphs.pop(home, None)
         if held is None or held[0] != graph_key:
-            segments = self._segments.setdefault(home, {})
-            held = graph_key, load_graph(LocalStore(home), graph_key, segments)
-            self._graphs[home] = held
+            graph = None
+            if held is not None and move is not None and held[0] == move.previous_key:
+                graph = held[1].without(move.located)
+            if graph is None or graph_digest(graph) != graph_key:
+                graph = load_graph(LocalStore(home), graph_key)
+            held = graph_key, graph
+        self._graphs[home] = held
         return held[1]
 
     def _host(

@@ -12,7 +12,7 @@ from cluster.digest import keyed_hash
 from cluster.graph import Graph
 from cluster.home import load_partition
 from cluster.store import LocalStore
-from shards.jobs import AnswerJob, LearnJob, RidgeJob
+from shards.jobs import AnswerJob, GraphMove, LearnJob, RidgeJob
 from shards.learned import (
     Evidence,
     FitRows,
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 class Aggregation:
     """Fits and applies aggregators; holds one ridge state a home, that of the latest graph."""
 
-    def __init__(self, load_graph: Callable[[str, str], Graph]) -> None:
+    def __init__(self, load_graph: Callable[[str, str, GraphMove | None], Graph]) -> None:
         self._load_graph = load_graph
         self._held: dict[str, tuple[tuple[str, RidgeSpec], RidgeState]] = {}
 
@@ -55,7 +55,7 @@ class Aggregation:
         tensors = job.tensors
         head = RidgeHead(tensors["weights"], float(tensors["ridge"]))
         if "stack" not in tensors:
-            return as_probabilities(scores(self._state(job.learn.ridge).z, head))
+            return as_probabilities(scores(self._state(job.learn.ridge), head))
         return answer_learned(self._evidence(job.learn, head), tensors["gate"], tensors["stack"])
 
     def _evidence(self, job: LearnJob, head: RidgeHead) -> Evidence:
@@ -69,7 +69,7 @@ class Aggregation:
         return labels
 
     def _graph(self, job: RidgeJob) -> Graph:
-        return self._load_graph(job.home, job.graph_key)
+        return self._load_graph(job.home, job.graph_key, job.move)
 
     def _head(self, job: RidgeJob) -> RidgeHead:
         return solve(self._state(job), job.probe)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from cluster.graph import Located
 from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -62,11 +63,31 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
+class GraphMove:
+    """How a graph came from the one before.
+
+    Attributes:
+        previous_key: graph before.
+        located: what went, by its place there.
+        kept: ``[N]`` row that each row had there, ascending.
+        renewed: ascending rows whose own features may have changed.
+        moved: ascending rows whose averages over a walk may have changed.
+    """
+
+    previous_key: str
+    located: Located
+    kept: Array
+    renewed: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
 class RowsJob:
     """Posteriors of some submodels on a few rows, the same bits whichever rows go together.
 
     Attributes:
         wanted: per submodel ascending rows of the graph.
+        move: what changed since a graph that a worker may hold.
     """
 
     home: str
@@ -75,23 +96,7 @@ class RowsJob:
     recipe: Recipe
     hops: int
     wanted: tuple[Array, ...]
-
-
-@dataclass(frozen=True)
-class GraphMove:
-    """How a graph came from the one before.
-
-    Attributes:
-        previous_key: graph before.
-        kept: ``[N]`` row that each row had there, ascending.
-        renewed: ascending rows whose own features may have changed.
-        moved: ascending rows whose averages over a walk may have changed.
-    """
-
-    previous_key: str
-    kept: Array
-    renewed: Array
-    moved: Array
+    move: GraphMove | None = None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str,
     """``[N, C]`` answers of the experts that read the graph and no submodel."""
     around, num_classes = whole(graph), graph.schema.num_classes
     step, given = symmetric_operator(around), one_hot(state.labels, num_classes)
-    ridge, prior = scores(state.z, head), class_frequencies(given)
+    ridge, prior = scores(state, head), class_frequencies(given)
     base = np.clip(ridge, 0, 1)
     return {
         "propagation": propagate_labels(step, given, LABEL_STEPS, prior),

@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def choose_profile(config: ShardsConfig) -> Profile:
     }
 
 
+@cache
 def _installed(name: str) -> str:
     try:
         return version(name)

@@ -33,6 +33,7 @@ RAW = 1.5  # features up to RAW x width columns stay as they are; wider ones are
 SIGNS = 4  # entries of each feature in the projection
 LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the mean of the Gram's diagonal
 FIRST_LAMBDA = 3  # position of the one that is tried first
+LANES = 16
 CHUNK = 2048  # rows that are worked on at once
 
 
@@ -53,19 +54,30 @@ class RidgeSpec:
 class RidgeState:
     """Features of every row and the statistics of the labelled training rows.
 
+    Features lie in slots, so that nothing is moved about when rows go; a free slot is cleared.
+
     Attributes:
-        near: ``[N, w]`` float32 own features, projected where they are wide.
-        z: ``[N, d]`` int16 ridge features in units of 1/UNIT, the last column constant.
+        slots: ``[N]`` slot of each row.
+        near: ``[S, w]`` float32 own features, projected where they are wide.
+        z: ``[S, d]`` int16 ridge features in units of 1/UNIT, the last column constant.
         labels: ``[N]`` training label, negative where a row does not count.
         gram: ``[d, d]`` float64, whole numbers.
         moment: ``[d, C]`` float64, whole numbers.
     """
 
+    slots: Array
     near: Array
     z: Array
     labels: Array
     gram: Array
     moment: Array
+
+    def features(self, rows: Array | slice) -> Array:
+        """``[n, d]`` int16 ridge features of some rows; without a copy where they lie together."""
+        slots = self.slots[rows]
+        together = len(slots) and slots[-1] - slots[0] == len(slots) - 1
+        found: Array = self.z[slots[0] : slots[-1] + 1] if together else self.z[slots]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +101,12 @@ def fit_state(graph: Graph, labels: Array, spec: RidgeSpec) -> RidgeState:
         labels: ``[N]`` training label of each row, negative where a row does not count.
         spec: what decides the features.
     """
-    near = own_features(graph, slice(None), spec)
-    z = features(graph, near, np.arange(graph.num_nodes))
-    gram, moment = statistics(z, labels, graph.schema.num_classes)
-    return RidgeState(near, z, labels, gram, moment)
+    rows = np.arange(graph.num_nodes)
+    near = own_features(graph, rows, spec)
+    z = features(graph, near, rows, rows)
+    known = np.flatnonzero(labels >= 0)
+    gram, moment = statistics(z, known, labels[known], graph.schema.num_classes)
+    return RidgeState(rows, near, z, labels, gram, moment)
 
 
 def update_state(
@@ -101,31 +115,35 @@ def update_state(
     """The state of a changed graph, computing only what moved; the bits of :func:`fit_state`.
 
     Args:
-        old: state before the change.
+        old: state before the change; it is used up.
         graph: the changed graph.
         labels: as in :func:`fit_state`, for the changed graph.
         spec: what decides the features.
         move: what the change moved.
     """
-    gone = np.ones(len(old.z), bool)
+    slots, num_classes = old.slots[move.kept], graph.schema.num_classes
+    gone = np.ones(len(old.slots), bool)
     gone[move.kept] = False
-    near, z = (np.delete(part, np.flatnonzero(gone), axis=0) for part in (old.near, old.z))
-    near[move.renewed] = own_features(graph, move.renewed, spec)
-    z[move.moved] = features(graph, near, move.moved)
     differs = labels != old.labels[move.kept]
     differs[move.moved] = True
-    gone[move.kept[differs]] = True
-    num_classes = graph.schema.num_classes
-    less = statistics(old.z[gone], old.labels[gone], num_classes)
-    more = statistics(z[differs], labels[differs], num_classes)
+    leaving = gone.copy()
+    leaving[move.kept[differs]] = True
+    leaving &= old.labels >= 0
+    less = statistics(old.z, old.slots[leaving], old.labels[leaving], num_classes)
+    for part in (old.near, old.z):
+        part[old.slots[gone]] = 0
+    old.near[slots[move.renewed]] = own_features(graph, move.renewed, spec)
+    old.z[slots[move.moved]] = features(graph, old.near, slots, move.moved)
+    entering = differs & (labels >= 0)
+    more = statistics(old.z, slots[entering], labels[entering], num_classes)
     gram, moment = old.gram - less[0] + more[0], old.moment - less[1] + more[1]
-    return RidgeState(near, z, labels, gram, moment)
+    return RidgeState(slots, old.near, old.z, labels, gram, moment)
 
 
 # ---- features
 
 
-def own_features(graph: Graph, rows: Any, spec: RidgeSpec) -> Array:
+def own_features(graph: Graph, rows: Array, spec: RidgeSpec) -> Array:
     """``[n, w]`` float32 row-normalised features of some rows, projected where they are wide."""
     near = normalise_rows(graph.x[rows])
     if near.shape[1] > RAW * spec.width:
@@ -133,14 +151,28 @@ def own_features(graph: Graph, rows: Any, spec: RidgeSpec) -> Array:
     return np.asarray(near.todense() if sp.issparse(near) else near, np.float32)
 
 
-def features(graph: Graph, near: Array, rows: Array) -> Array:
-    """``[n, d]`` int16 ridge features of some rows; each row's bits are its own."""
+def features(graph: Graph, near: Array, slots: Array, rows: Array) -> Array:
+    """``[n, d]`` int16 ridge features of some rows; each row's bits are its own.
+
+    Args:
+        graph: the graph.
+        near: ``[S, w]`` own features by slot.
+        slots: ``[N]`` slot of each row.
+        rows: the rows wanted.
+    """
     last = walk_step(graph, rows)
     middle = np.unique(last.indices)
-    once = np.zeros_like(near)
-    once[middle] = times(walk_step(graph, middle), near)
-    parts = [unit_rows(near[rows]), unit_rows(times(last, once))]
-    return np.concatenate([*parts, np.full((len(rows), 1), UNIT, np.int16)], axis=1)
+    first = walk_step(graph, middle)
+    once = times(_relabelled(first, slots[first.indices], len(near)), near)
+    twice = times(_relabelled(last, np.searchsorted(middle, last.indices), len(middle)), once)
+    constant = np.full((len(rows), 1), UNIT, np.int16)
+    return np.concatenate([unit_rows(near[slots[rows]]), unit_rows(twice), constant], axis=1)
+
+
+def _relabelled(matrix: sp.csr_matrix, columns: Array, width: int) -> sp.csr_matrix:
+    """The same entries in the same order under other column numbers."""
+    entries = (matrix.data, columns, matrix.indptr)
+    return sp.csr_matrix(entries, shape=(matrix.shape[0], width))
 
 
 def walk_step(graph: Graph, rows: Array) -> sp.csr_matrix:
@@ -189,52 +221,71 @@ def unit_rows(values: Array) -> Array:
 # ---- statistics and head
 
 
-def statistics(z: Array, labels: Array, num_classes: int) -> tuple[Array, Array]:
-    """Gram ``[d, d]`` and moments ``[d, C]`` of the labelled rows: sums of whole numbers."""
+def statistics(z: Array, slots: Array, labels: Array, num_classes: int) -> tuple[Array, Array]:
+    """Gram ``[d, d]`` and moments ``[d, C]`` of labelled rows: sums of whole numbers.
+
+    Args:
+        z: ``[S, d]`` int16 features by slot.
+        slots: ``[n]`` slots of the rows.
+        labels: ``[n]`` their labels.
+        num_classes: C.
+    """
     width = z.shape[1]
     gram, moment = torch.zeros(width, width, dtype=torch.float64), np.zeros((width, num_classes))
-    rows = np.flatnonzero(labels >= 0)
-    for first in range(0, len(rows), CHUNK):
-        part = rows[first : first + CHUNK]
-        exact = torch.from_numpy(z[part]).double()
+    for first in range(0, len(slots), CHUNK):
+        exact = torch.from_numpy(z[slots[first : first + CHUNK]]).double()
         gram += exact.T @ exact
-        given = torch.nn.functional.one_hot(torch.from_numpy(labels[part]).long(), num_classes)
-        moment += (exact.T @ given.double()).numpy()
+        part = torch.from_numpy(labels[first : first + CHUNK]).long()
+        moment += (exact.T @ torch.nn.functional.one_hot(part, num_classes).double()).numpy()
     return gram.numpy(), moment
 
 
 def solve(state: RidgeState, sample: Array) -> RidgeHead:
-    """The ridge head whose leave-one-out error is least on some rows.
-
-    Lambda climbs from the middle of LAMBDAS to the nearest minimum of the mean squared
-    leave-one-out residual ``(y - f) / (1 - h)`` (Hastie et al. 2009, eq. 7.52).
+    """The ridge head, its lambda chosen by leave-one-out.
 
     Args:
         state: statistics.
         sample: rows with a training label, on which the residuals are taken.
     """
     num_classes = state.moment.shape[1]
-    gram = torch.from_numpy(state.gram / float(UNIT**2)).float()
+    gram = torch.from_numpy(state.gram).float() / UNIT**2
     sums = state.moment.sum(axis=1, keepdims=True) / num_classes  # labels are centred by 1 / C
     moment = torch.from_numpy((state.moment - sums) / UNIT).float()
-    probe = torch.from_numpy(state.z[sample]).float() / UNIT
-    given = torch.nn.functional.one_hot(torch.from_numpy(state.labels[sample]).long(), num_classes)
-    target = given.float() - 1 / num_classes
     scale = float(gram.diagonal().double().mean()) or 1.0
-    tried: dict[int, tuple[float, torch.Tensor]] = {}
+    ridge = _choose_lambda(gram / scale, moment, scale, state, sample)
+    factor = torch.linalg.cholesky(gram + ridge * scale * torch.eye(len(gram)))
+    return RidgeHead(torch.cholesky_solve(moment, factor).numpy(), ridge)
+
+
+def _choose_lambda(
+    gram: torch.Tensor, moment: torch.Tensor, scale: float, state: RidgeState, sample: Array
+) -> float:
+    """Lambda of the nearest minimum of the leave-one-out error, from the middle of LAMBDAS.
+
+    The residuals ``(y - f) / (1 - h)`` (Hastie et al. 2009, eq. 7.52) are those of a head on every
+    second column. Half the columns make half the kernel, so half the lambda does there what the
+    whole does here; the eighth part of the work tells the lambdas apart as well.
+    """
+    half = slice(0, None, 2)
+    root = scale**0.5  # the Gram is given in units of scale, so are rows and moments
+    gram, moment = gram[half, half].contiguous(), moment[half] / root
+    probe = torch.from_numpy(state.features(sample)[:, half]).float() / (UNIT * root)
+    labels = torch.from_numpy(state.labels[sample]).long()
+    target = torch.nn.functional.one_hot(labels, moment.shape[1]).float() - 1 / moment.shape[1]
+    tried: dict[int, float] = {}
 
     def error(at: int) -> float:
         if not 0 <= at < len(LAMBDAS):
             return float("inf")
         if at not in tried:
-            tried[at] = _leave_one_out(gram, moment, LAMBDAS[at] * scale, probe, target)
-        return tried[at][0]
+            tried[at] = _leave_one_out(gram, moment, LAMBDAS[at] / 2, probe, target)
+        return tried[at]
 
     best = FIRST_LAMBDA
-    step = 1 if error(best + 1) < error(best) else -1
+    step = -1 if error(best - 1) < error(best) else 1
     while error(best + step) < error(best):
         best += step
-    return RidgeHead(tried[best][1].numpy(), LAMBDAS[best])
+    return LAMBDAS[best]
 
 
 def _leave_one_out(
@@ -243,22 +294,22 @@ def _leave_one_out(
     ridge: float,
     probe: torch.Tensor,
     target: torch.Tensor,
-) -> tuple[float, torch.Tensor]:
-    """Mean squared leave-one-out residual on the probe rows, and the weights."""
+) -> float:
+    """Mean squared leave-one-out residual on the probe rows."""
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)))
     weights = torch.cholesky_solve(moment, factor)
-    if not len(probe):
-        return 0.0, weights
     leverage = torch.linalg.solve_triangular(factor, probe.T, upper=False).square().sum(dim=0)
     residual = (target - probe @ weights) / (1 - leverage).clamp(min=1e-3)[:, None]
-    return float(residual.double().square().mean()), weights
+    return float(residual.double().square().sum())
 
 
-def scores(z: Array, head: RidgeHead) -> Array:
-    """``[n, C]`` float32 scores; in training they aim at 1 for the label and 0 elsewhere."""
-    weights = torch.from_numpy(head.weights / np.float32(UNIT))
-    base = np.float32(1 / weights.shape[1])
-    parts = [
-        torch.from_numpy(z[at : at + CHUNK]).float() @ weights for at in range(0, len(z), CHUNK)
-    ]
-    return torch.cat([*parts, weights[:0]]).numpy() + base
+def scores(state: RidgeState, head: RidgeHead) -> Array:
+    """``[N, C]`` float32 scores; in training they aim at 1 for the label and 0 elsewhere."""
+    num_classes = head.weights.shape[1]
+    padded = -(-num_classes // LANES) * LANES  # a product with full lanes is twice as fast
+    weights = torch.zeros(len(head.weights), padded)
+    weights[:, :num_classes] = torch.from_numpy(head.weights) / UNIT
+    pieces = [slice(at, at + CHUNK) for at in range(0, len(state.slots), CHUNK)]
+    parts = [torch.from_numpy(state.features(piece)).float() @ weights for piece in pieces]
+    found = torch.cat([*parts, weights[:0]])[:, :num_classes]
+    return found.numpy() + np.float32(1 / num_classes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ RIDGE_SCALE = 4.0  # logits per unit of ridge score
 ITERATIONS = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GateInput:
     """What the gate reads about n rows and s shards.
 
@@ -43,6 +44,16 @@ class GateInput:
     held: Array
     log_degree: Array
 
+    @cached_property
+    def answers(self) -> torch.Tensor:
+        """``[s, n, C]`` float64 answers of the submodels."""
+        return torch.from_numpy(self.posteriors).double()
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """``[s, n, 8]`` float64 inputs of the gate's linear score."""
+        return gate_features(self)
+
 
 def node_features(degree: Array, beside_label: Array) -> Array:
     """``[n, 3]`` float64: constant, centred log degree, half for a labelled neighbour or minus."""
@@ -52,7 +63,7 @@ def node_features(degree: Array, beside_label: Array) -> Array:
 
 def gate_features(given: GateInput) -> torch.Tensor:
     """``[s, n, 8]`` float64 inputs of the gate's linear score."""
-    answers = torch.from_numpy(given.posteriors).double()
+    answers = given.answers
     num_shards, num_rows, num_classes = answers.shape
     share = torch.log(torch.from_numpy(given.affinity).T + 0.1 / num_shards)
     entropy = -(answers * torch.log(answers.clamp(min=FLOOR))).sum(dim=2)
@@ -80,9 +91,8 @@ def gate_features(given: GateInput) -> torch.Tensor:
 
 def gated(given: GateInput, theta: Array) -> Array:
     """``[n, C]`` float64 mixture of the submodels' answers under the gate."""
-    weights = torch.softmax(gate_features(given) @ torch.from_numpy(theta), dim=0)
-    answers = torch.from_numpy(given.posteriors).double()
-    return (weights[:, :, None] * answers).sum(dim=0).numpy()
+    weights = torch.softmax(given.features @ torch.from_numpy(theta), dim=0)
+    return torch.einsum("sn,snc->nc", weights, given.answers).numpy()
 
 
 def fit_gate(given: GateInput, y: Array) -> Array:
@@ -90,9 +100,8 @@ def fit_gate(given: GateInput, y: Array) -> Array:
     prior = torch.tensor(GATE_PRIOR, dtype=torch.float64)
     if len(y) < FEW_ROWS or not len(given.posteriors):
         return prior.numpy()
-    inputs = gate_features(given)
-    answers = torch.from_numpy(given.posteriors).double()
-    chance = answers[:, torch.arange(len(y)), torch.from_numpy(y).long()].clamp(min=FLOOR)
+    inputs = given.features
+    chance = given.answers[:, torch.arange(len(y)), torch.from_numpy(y).long()].clamp(min=FLOOR)
 
     def loss(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         weights = torch.softmax(inputs @ theta, dim=0)

@@ -103,7 +103,9 @@ def _load_pack(context: FitContext, pack: str) -> Mapping[str, Array]:
 
 def _compute(context: FitContext, keys: list[str], wanted: tuple[Array, ...]) -> list[Array]:
     """Share the submodels out over the pool; one job an actor, so a ball is cut once in each."""
-    size = max(1, context.pool.size)
+    size, change = max(1, context.pool.size), context.disturbance
+    hops = receptive_field(context.recipe.config)
+    move = change.as_move(hops) if change is not None else None
     num_classes = context.graph.schema.num_classes
     results = [np.empty((0, num_classes), np.float32) for _ in keys]
     places, jobs = [], []
@@ -117,8 +119,9 @@ def _compute(context: FitContext, keys: list[str], wanted: tuple[Array, ...]) ->
                     context.graph_key,
                     tuple(keys[i] for i in mine),
                     context.recipe,
-                    receptive_field(context.recipe.config),
+                    hops,
                     tuple(wanted[i] for i in mine),
+                    move,
                 )
             )
     for mine, answers in zip(places, context.pool.map("rows", jobs), strict=True):

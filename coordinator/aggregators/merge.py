@@ -19,7 +19,7 @@ from coordinator.config import Config
 from shards.jobs import AnswerJob, LearnJob, RidgeJob
 
 RIDGE_HOPS = 2  # steps of the walk that shards.ridge averages over
-PROBE_ROWS = 256  # expected; leave-one-out residuals are taken on them
+PROBE_ROWS = 160  # expected; leave-one-out residuals are taken on them
 
 
 class Merge(Aggregator):

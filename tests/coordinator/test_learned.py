@@ -123,7 +123,7 @@ def test_the_fit_after_an_erasure_is_that_of_a_system_that_never_had_the_record(
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_many_requests_on_many_validation_rows_end_in_the_fit_of_the_survivors(
-    design: str, bench: Workbench, fresh_pool: FreshPool
+    design: str, bench: Workbench
 ) -> None:
     """Enough rows for a gate of its own and weights that depend on the node."""
     overrides = {**DESIGNS[design], "shards.training_epochs": 2}
@@ -164,16 +164,24 @@ def test_a_process_that_starts_cold_goes_on_in_the_same_bits(
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_replay_confirms_the_fit_and_finds_another_one(design: str, bench: Workbench) -> None:
+def test_replay_confirms_the_fit_of_a_system_that_was_opened_again(
+    design: str, bench: Workbench
+) -> None:
     records = planted(30)
     system = bench.fit(records, DESIGNS[design])
     system.erase(erasures(system, records)["several kinds"])
+    system.close()
 
-    assert system.verify(replay="all").ok
+    assert bench.open(system.home).verify(replay="all").ok
 
+
+def test_replay_finds_parameters_that_the_fit_does_not_give(bench: Workbench) -> None:
+    system = bench.fit(planted(30), LEARNED)
     tensors = {name: array + 1e-6 for name, array in system._aggregator.tensors.items()}
     system._aggregator = replace(system._aggregator, tensors=tensors)
+
     report = system.verify(replay=[])
+
     assert [check.name for check in report.checks if not check.ok] == ["aggregator"]
 
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import load, markdown, provenance, seeded
+from benchmarks.harness import load, markdown, provenance
 from cluster.graph import TRAIN, Graph
 from coordinator.config import Config
 from coordinator.erasure import Erasure
 from coordinator.pools import Pool
 from coordinator.pools.ray import RayPool
 from coordinator.system import System
+from coordinator.trial import seeded
 from shards.recipe import choose_profile
 
 RESULTS = Path(__file__).parent / "results"

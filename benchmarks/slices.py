@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import fitted, inline_pool, load, markdown, mean_sd, provenance, seeded
+from benchmarks.harness import load, markdown, provenance
 from cluster.graph import Graph
 from coordinator.config import Config, load_config, parse_overrides
 from coordinator.erasure import Erasure
+from coordinator.screens import mean_sd
 from coordinator.system import System
+from coordinator.trial import fitted, inline_pool, seeded
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP, ERASURES = 2, 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import ConfigError, UnweaveError
+from coordinator.study_cli import compare, tune
+from coordinator.terminal import Data, Json, Settings, emit
 
 if TYPE_CHECKING:
     from cluster.schema import Schema
@@ -28,12 +29,7 @@ app = typer.Typer(
 )
 
 Home = Annotated[Path, typer.Option("--home", help="Folder of the system.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
 PoolName = Annotated[str, typer.Option("--pool", help="ray, or inline for one child process.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="section.field=value, may be repeated.")
-]
-Data = Annotated[str, typer.Option("--data", help="A named data set or a folder.")]
 Nodes = Annotated[list[str] | None, typer.Option("--node", help="Node id, may be repeated.")]
 Edges = Annotated[list[str] | None, typer.Option("--edge", help="Edge as U,V, may be repeated.")]
 Features = Annotated[
@@ -230,6 +226,10 @@ def data(
             typer.echo(f"{key:>10}  {value}")
 
 
+app.command()(tune)
+app.command()(compare)
+
+
 # ---- reading what was typed
 
 
@@ -331,11 +331,6 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield show
-
-
-def emit(value: dict[str, Any]) -> None:
-    """Print one JSON object as the last line of stdout."""
-    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -54,6 +54,15 @@ class StorageConfig(BaseModel):
     )
 
 
+class TunedOn(BaseModel):
+    """What a configuration was chosen on; it decides nothing, and is named as retained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    graph: str = Field(description="digest of the graph whose validation labels were read")
+    data: str = Field(description="name of the data set")
+
+
 class Config(BaseModel):
     """Root of the configuration; every field has a default."""
 
@@ -65,6 +74,18 @@ class Config(BaseModel):
     roles: RolesConfig = RolesConfig()
     storage: StorageConfig = StorageConfig()
     seed: int = 0
+    tuned_on: TunedOn | None = Field(
+        default=None, description="set by `unweave tune`; enters no key"
+    )
+
+
+def retained_choice(config: Config) -> list[dict[str, str]]:
+    """The configuration itself, where it was chosen from data: name and why it stays."""
+    if config.tuned_on is None:
+        return []
+    source = f"{config.tuned_on.data}, graph {config.tuned_on.graph[:16]}"
+    why = f"its settings were chosen by validation accuracy on {source}, before later erasures"
+    return [{"name": "tuned configuration", "why": why}]
 
 
 def load_config(source: Any = None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -177,5 +198,6 @@ def _explain(problem: Any) -> str:
 def _fields_beside(location: tuple[Any, ...]) -> list[str]:
     model: Any = Config
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        model = next(iter(get_args(annotation)), annotation)  # a section that may be absent
     return list(model.model_fields)

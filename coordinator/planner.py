@@ -11,7 +11,7 @@ from coordinator.generation import Generation
 from coordinator.results import Plan
 from shards.content import build_content
 from shards.erasure_cost import ErasureCost, erasure_cost, training_sizes
-from shards.shard_graph import ReaderIndex, build_index
+from shards.shard_graph import ReaderIndex, build_index, retrained_by_nodes
 
 
 def make_plan(
@@ -76,7 +76,7 @@ def forecast(
         return ErasureCost(1.0, 1.0, 1.0, 1.0)
     sizes = training_sizes(index, partition.num_shards)
     trained = [shard in generation.submodels for shard in range(partition.num_shards)]
-    return erasure_cost(graph, index, sizes * trained)
+    return erasure_cost(graph, retrained_by_nodes(graph, index), sizes * trained)
 
 
 def count_records(graph: Graph, change: Change) -> dict[str, int]:

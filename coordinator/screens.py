@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from coordinator.results import Predictions, Receipt, Report
+
+if TYPE_CHECKING:
+    from coordinator.compare import Comparison
+    from coordinator.tuning import Point, Tuning
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -110,3 +116,75 @@ def show_report(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"{len(report.replayed)} shards replayed")
+
+
+def show_tuning(tuning: Tuning, out: Path) -> None:
+    """What was tried, the front marked, and what was chosen."""
+    names = ("design", "k", "guarantee", "val %", *COST_COLUMNS, "training\nCPU s", "front")
+    table = _table(*names)
+    for point in tuning.points:
+        table.add_row(
+            point.design,
+            str(point.shards),
+            point.guarantee,
+            f"{100 * point.validation:.1f}",
+            *_costs(point),
+            f"{point.training_cpu_s:.2f}",
+            "*" if point.on_front else "",
+        )
+    console = _wide_console()
+    console.print(table)
+    console.print(f"chosen: {tuning.chosen.label}, written to {out}", highlight=False)
+
+
+def show_comparison(result: Comparison) -> None:
+    """One row a contender; differences are paired by seed."""
+    kind = result.better.removeprefix("unsharded ")
+    names = (
+        "system",
+        "k",
+        "test %",
+        f"to unsharded\n{kind}",
+        "to\nstacked",
+        *COST_COLUMNS,
+    )
+    table = _table(*names)
+    for row in result.standings:
+        table.add_row(
+            row.name,
+            str(row.point.shards),
+            mean_sd(row.tests),
+            mean_sd(row.to_unsharded, sign="+"),
+            mean_sd(row.to_stacked, sign="+"),
+            *_costs(row.point),
+        )
+    console = _wide_console()
+    console.print(table)
+    for row in result.standings:
+        console.print(f"{row.name}: {row.design} (of {row.tried})", highlight=False)
+    console.print(
+        f"{result.data}: mean ± sd over {result.seeds} seeds; settings chosen on validation nodes "
+        f"of seed 0 with a budget of {result.budget} each",
+        highlight=False,
+    )
+
+
+COST_COLUMNS = ("erase one,\n% of shards", "\nx unsharded", "erase 1 %,\n% of shards")
+WIDE = 130  # columns of a table that goes to a file
+
+
+def _wide_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=max(WIDE, console.width))
+
+
+def _costs(point: Point) -> tuple[str, str, str]:
+    one, batch = f"{100 * point.one_share:.1f}", f"{100 * point.batch_share:.1f}"
+    return one, f"{point.one_unsharded:.3f}", batch
+
+
+def mean_sd(values: Sequence[float], *, sign: str = "") -> str:
+    """Mean and standard deviation in percent; one value has no deviation."""
+    if len(values) == 1:
+        return f"{100 * values[0]:{sign}.1f}"
+    return f"{100 * mean(values):{sign}.1f} ± {100 * stdev(values):.1f}"

@@ -32,7 +32,7 @@ from cluster.store import LocalStore
 from coordinator.aggregators import find_aggregator
 from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
 from coordinator.answering import Answering
-from coordinator.config import Config, load_config
+from coordinator.config import Config, load_config, retained_choice
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
@@ -345,7 +345,10 @@ class System:
             "edges": self._graph.num_edges,
             "requests": self._ledger.request_states(),
             "guarantee": self._partition.guarantee,
-            "retained": retained(self._partition, self.config.partition),
+            "retained": [
+                *retained(self._partition, self.config.partition),
+                *retained_choice(self.config),
+            ],
             "erasure_cost": cost.to_json(),
             "shards": [
                 {

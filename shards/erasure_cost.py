@@ -94,8 +94,12 @@ def by_degree(graph: Graph, rows: Array) -> Array:
 
 
 def training_sizes(index: ReaderIndex, num_shards: int) -> Array:
-    """``[k]`` rows that each shard's training reads."""
-    return np.bincount(index.readers, minlength=num_shards)
+    """``[k]`` rows that each shard's training reads; phantoms are not counted."""
+    readers = index.readers if index.read is None else index.readers[index.read]
+    return np.bincount(readers, minlength=num_shards)
+
+
+# The index of these functions is that of retrained_by_nodes: who retrains for a row.
 
 
 def hit_probability(index: ReaderIndex, request: Array, num_shards: int) -> Array:

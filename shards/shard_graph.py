@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from cluster.graph import Change, Graph
 from cluster.partition import UNASSIGNED, Partition
@@ -130,6 +131,59 @@ def index_of_owners(owner: Array, *, has_phantoms: bool = False) -> ReaderIndex:
     owned = owner != UNASSIGNED
     indptr = np.concatenate([[0], np.cumsum(owned)])
     return ReaderIndex(owner, indptr, owner[owned], has_phantoms=has_phantoms)
+
+
+def retrained_by_nodes(graph: Graph, index: ReaderIndex) -> ReaderIndex:
+    """Index of the shards that erasing a node retrains.
+
+    They read it, hold a phantom for it, or merely examined it while it is the only bridge to a row
+    that they read two hops away. Bridges further out are left out.
+    """
+    if index.read is None and not index.has_phantoms:
+        return index
+    rows, readers = np.repeat(np.arange(len(index.owner)), np.diff(index.indptr)), index.readers
+    if index.read is not None:
+        bridges, over = _only_bridges(graph, index, rows)
+        rows = np.concatenate([rows[index.read], bridges])
+        readers = np.concatenate([readers[index.read], over])
+    if index.has_phantoms:
+        adjacency = graph.adjacency
+        reader = np.repeat(index.owner, np.diff(adjacency.indptr))
+        own = index.owner[adjacency.indices]
+        cut = (reader != UNASSIGNED) & (own != UNASSIGNED) & (reader != own)
+        rows = np.concatenate([rows, adjacency.indices[cut]])
+        readers = np.concatenate([readers, reader[cut]])
+    width = int(readers.max(initial=0)) + 1
+    pairs = np.unique(rows * width + readers)
+    counts = np.bincount(pairs // width, minlength=len(index.owner))
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return ReaderIndex(index.owner, indptr, (pairs % width).astype(np.int32))
+
+
+def _only_bridges(graph: Graph, index: ReaderIndex, rows: Array) -> tuple[Array, Array]:
+    """(rows, shards): nodes that are a shard's one way to a row it reads at its second hop.
+
+    Args:
+        graph: the graph.
+        index: its index, with a halo.
+        rows: ``[m]`` row of every entry of the index.
+    """
+    size, width = len(index.owner), int(index.readers.max(initial=0)) + 1
+    onward = graph.adjacency.matrix().T.tocsr()  # entry (u, v): u is read by v
+
+    def pairs(chosen: Array, values: Array) -> sp.csr_matrix:
+        entries = (values, (rows[chosen], index.readers[chosen]))
+        return sp.csr_matrix(entries, shape=(size, width))
+
+    own = index.owner[rows] == index.readers
+    beside = np.asarray((onward @ pairs(own, np.ones(own.sum())))[rows, index.readers]).ravel() > 0
+    first = ~own & beside
+    second = np.flatnonzero(~own & ~beside & index.read)
+    place = (rows[second], index.readers[second])
+    ways = np.asarray((onward @ pairs(first, np.ones(first.sum())))[place]).ravel()
+    total = np.asarray((onward @ pairs(first, rows[first] + 1.0))[place]).ravel()
+    only = ways == 1
+    return total[only].astype(np.int64) - 1, place[1][only]
 
 
 def phantom_rows(graph: Graph, owner: Array, change: Change) -> Array:

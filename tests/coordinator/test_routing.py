@@ -191,6 +191,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "shards.per_actor": {"shards.per_actor": 2},
     "storage.home": {"storage.home": "elsewhere"},
     "storage.database": {"storage.database": "ledger.db"},
+    "tuned_on": {"tuned_on": {"graph": "0" * 64, "data": "cora"}},
 }
 
 NEEDS_A_GPU = {"shards.device"}

@@ -5,6 +5,7 @@ Everything is computed when it is first asked for and kept as long as the genera
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,7 +68,7 @@ class Answering:
             return table[rows]
         wanted, place = np.unique(rows, return_inverse=True)
         around = ball(self.graph, wanted, reach_of(settings.label_step, settings.label_steps))
-        labels = training_labels(self.graph, self.config)[around.rows]
+        labels = training_labels(self.graph, self.config)
         base = table[around.rows]
         step, steps = settings.label_step, settings.label_steps
         found = apply_step(step, base, around, labels, steps)[around.targets]
@@ -79,8 +80,8 @@ class Answering:
             shards = tuple(self.generation.submodels)
             view = View(self.graph, self.partition.owners(self.graph), shards, self._home())
             aggregator = find_aggregator(kind)
-            table = aggregator.combine(self.posteriors(), view, self.state, self.config)
-            self._tables[kind] = table
+            answers = self.posteriors() if aggregator.reads_submodels else self._unasked()
+            self._tables[kind] = aggregator.combine(answers, view, self.state, self.config)
         return self._tables[kind]
 
     def posteriors(self) -> Array:
@@ -91,10 +92,29 @@ class Answering:
             self._posteriors = evaluate_all(self.pool, job, self.progress)
         return self._posteriors
 
+    def _unasked(self) -> Array:
+        """Posteriors of nobody, for an aggregator that asks no submodel."""
+        require_submodels(self.generation.submodels)
+        size = (0, self.graph.num_nodes, self.graph.schema.num_classes)
+        return np.empty(size, np.float32)
+
     def _home(self) -> ServingHome:
         generation = self.generation
         keys = (generation.graph_key, generation.partition_key)
         return ServingHome(self.path, *keys, self.recipe, self.pool)
+
+
+def require_submodels(submodels: Collection[Any]) -> None:
+    """Check that there is something to predict with.
+
+    Raises:
+        GraphError: there is no submodel, since every shard is silent.
+    """
+    if not submodels:
+        raise GraphError(
+            "every shard is silent: no training label is left, so there is nothing to predict "
+            "with; fit a new system on a graph with labels"
+        )
 
 
 def evaluate_all(pool: Pool, job: EvaluateJob, progress: Progress) -> Array:
@@ -107,11 +127,7 @@ def evaluate_all(pool: Pool, job: EvaluateJob, progress: Progress) -> Array:
         GraphError: there is no submodel, since every shard is silent.
     """
     keys = job.submodel_keys
-    if not keys:
-        raise GraphError(
-            "every shard is silent: no training label is left, so there is nothing to predict "
-            "with; fit a new system on a graph with labels"
-        )
+    require_submodels(keys)
     size = max(1, pool.size)
     parts = [keys[i::size] for i in range(size) if keys[i::size]]
     answers = pool.map("evaluate", [replace(job, submodel_keys=part) for part in parts], progress)

@@ -37,4 +37,5 @@ def affinity(graph: Graph, owner: Array, shards: Sequence[int], rows: Array | No
     first = step if rows is None else step[rows]
     chance = np.asarray((first @ (step @ ends)).todense())
     total = np.add.accumulate(chance, axis=1)[:, -1:]
-    return np.asarray(np.where(total > 0, chance / np.where(total > 0, total, 1), 1 / len(shards)))
+    alike = 1 / max(len(shards), 1)
+    return np.asarray(np.where(total > 0, chance / np.where(total > 0, total, 1), alike))

@@ -38,15 +38,14 @@ class Aggregation:
         self._held.pop(home, None)
 
     def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
-        """``weights`` ``[d, C]`` and ``ridge`` of the head."""
-        head = self._head(job)
-        return {"weights": head.weights, "ridge": np.asarray(head.ridge)}
+        """``weights`` ``[d, C]`` and ``ridge`` ``[1]`` of the head."""
+        return _tensors_of(self._head(job))
 
     def learn(self, job: LearnJob) -> dict[str, Array]:
         """Ridge head, gate and stack."""
         head = self._head(job.ridge)
         fitted = fit_learned(self._evidence(job, head), self._labels(job))
-        return {"weights": head.weights, "ridge": np.asarray(head.ridge)} | fitted
+        return _tensors_of(head) | fitted
 
     def cross_fit(self, job: LearnJob) -> Array:
         """``[R, C]`` answers on the fit rows, each half by a gate and stack of the other half."""
@@ -57,7 +56,7 @@ class Aggregation:
     def answer(self, job: AnswerJob) -> Array:
         """``[N, C]`` float64 probabilities on every row of the graph."""
         tensors = job.tensors
-        head = RidgeHead(tensors["weights"], float(tensors["ridge"]))
+        head = RidgeHead(tensors["weights"], float(tensors["ridge"][0]))
         if "stack" not in tensors:
             return as_probabilities(scores(self._state(job.learn.ridge), head))
         return answer_learned(self._evidence(job.learn, head), tensors["gate"], tensors["stack"])
@@ -91,6 +90,11 @@ class Aggregation:
             state = fit_state(graph, job.labels, spec)
         self._held[job.home] = (job.graph_key, spec), state
         return state
+
+
+def _tensors_of(head: RidgeHead) -> dict[str, Array]:
+    """As a store returns them: a scalar has one dimension."""
+    return {"weights": head.weights, "ridge": np.asarray([head.ridge])}
 
 
 def as_probabilities(ridge_scores: Array) -> Array:

@@ -35,23 +35,35 @@ def apply_step(step: LabelStep, base: Array, ball: Ball, labels: Array, steps: i
         step: which one.
         base: ``[b, C]`` probabilities on the rows of the ball.
         ball: rows within :func:`reach_of` of the targets.
-        labels: ``[b]`` training label of each row, negative where there is none to read.
+        labels: ``[N]`` training label of each row of the whole graph, negative where there is none
+            to read; the class frequencies are those of all of them.
         steps: steps of propagation (of each half of Correct and Smooth).
     """
     if step == "none":
         return base
-    operator, given = symmetric_operator(ball), one_hot(labels, base.shape[1])
+    num_classes, inside = base.shape[1], labels[ball.rows]
+    operator, given = symmetric_operator(ball), one_hot(inside, num_classes)
     if step == "correct_and_smooth":
-        return correct_and_smooth(operator, base.astype(np.float32), given, labels >= 0, steps)
+        prior = class_frequencies(one_hot(labels, num_classes))
+        start = base.astype(np.float32)
+        return correct_and_smooth(operator, start, given, inside >= 0, steps, prior)
     found = spread(operator, given, SPREAD, steps)
     mass = _row_sums(found)
     return np.asarray(np.where(mass > 0, found / np.where(mass > 0, mass, 1), base))
 
 
 def correct_and_smooth(
-    operator: sp.csr_matrix, base: Array, given: Array, known: Array, steps: int
+    operator: sp.csr_matrix, base: Array, given: Array, known: Array, steps: int, prior: Array
 ) -> Array:
     """Spread the training errors and take them off, then smooth with the labels put in.
+
+    Args:
+        operator: ``[b, b]`` message passing.
+        base: ``[b, C]`` float32 probabilities.
+        given: ``[b, C]`` labels, one-hot.
+        known: ``[b]`` bool, rows with a label.
+        steps: steps of each half.
+        prior: ``[C]`` class frequencies over the whole graph.
 
     Reference:
         Huang et al., ICLR 2021, eqs. 4 and 6, with the residuals at their own scale instead of the
@@ -61,13 +73,12 @@ def correct_and_smooth(
     corrected = base + spread(operator, error, CORRECT, steps)
     corrected[known] = given[known]
     smooth = np.maximum(spread(operator, corrected, SMOOTH, steps), np.float32(0))
-    return with_prior(smooth, class_frequencies(given), PSEUDO_COUNT)
+    return with_prior(smooth, prior, PSEUDO_COUNT)
 
 
-def propagate_labels(operator: sp.csr_matrix, given: Array, steps: int) -> Array:
+def propagate_labels(operator: sp.csr_matrix, given: Array, steps: int, prior: Array) -> Array:
     """Label propagation as probabilities; without mass the class frequencies (Zhou et al. 2003)."""
-    spread_out = spread(operator, given, SPREAD, steps)
-    return with_prior(spread_out, class_frequencies(given), PSEUDO_COUNT)
+    return with_prior(spread(operator, given, SPREAD, steps), prior, PSEUDO_COUNT)
 
 
 def spread(operator: sp.csr_matrix, start: Array, share: float, steps: int) -> Array:
@@ -100,9 +111,13 @@ def one_hot(labels: Array, num_classes: int) -> Array:
 
 
 def symmetric_operator(ball: Ball) -> sp.csr_matrix:
-    """D^-1/2 A D^-1/2 on the rows of a ball, degrees in the whole graph, float32."""
+    """D^-1/2 A D^-1/2 on the rows of a ball, degrees in the whole graph, float32.
+
+    A row of degree 0, which a directed edge may leave, is scaled by 1.
+    """
     indptr, indices, weight = ball.edges
-    scale = 1 / np.sqrt(np.maximum(ball.degree.astype(np.float64), 1e-12))
+    degree = ball.degree.astype(np.float64)
+    scale = 1 / np.sqrt(np.where(degree > 0, degree, 1))
     target = np.repeat(np.arange(len(ball.rows)), np.diff(indptr))
     data = scale[indices] * scale[target]
     data = data if weight is None else data * weight

@@ -62,12 +62,14 @@ def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str,
     ridge, prior = scores(state, head), class_frequencies(given)
     base = np.clip(ridge, 0, 1)
     return {
-        "propagation": propagate_labels(step, given, LABEL_STEPS),
+        "propagation": propagate_labels(step, given, LABEL_STEPS, prior),
         "neighbours": with_prior(
             graph.adjacency.matrix().astype(np.float32) @ given, prior, NEIGHBOUR_PRIOR
         ),
         "ridge": ridge,
-        "correct_and_smooth": correct_and_smooth(step, base, given, state.labels >= 0, LABEL_STEPS),
+        "correct_and_smooth": correct_and_smooth(
+            step, base, given, state.labels >= 0, LABEL_STEPS, prior
+        ),
     }
 
 

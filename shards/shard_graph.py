@@ -72,11 +72,19 @@ class ReaderIndex:
         for at in graph.edge_positions(change.edges).tolist():
             found |= self.of_rows([int(graph.src[at])]) & self.of_rows([int(graph.dst[at])])
         if self.has_phantoms:
-            found |= phantom_readers(graph, self.owner, change)
+            found |= self._holding_phantoms(graph, change)
         labelled = graph.rows(change.labels)
         if self.labels:
             return found | self.reading(labelled.tolist())
         return found | {int(s) for s in self.owner[labelled].tolist() if s != UNASSIGNED}
+
+    def _holding_phantoms(self, graph: Graph, change: Change) -> set[int]:
+        """Shards that hold a phantom for a node or an edge of ``change``.
+
+        A shard repairs the rows whose labels it trains on: its own, in SAFE's cliques all it reads.
+        """
+        rows = phantom_rows(graph, self.owner, change).tolist()
+        return self.reading(rows) if self.labels else set(self.owner[rows].tolist())
 
     def rows_of(self, shard: int) -> Array:
         """``[n]`` rows that a shard reads, own and foreign, ascending."""
@@ -178,8 +186,8 @@ def _only_bridges(graph: Graph, index: ReaderIndex, rows: Array) -> tuple[Array,
     return total[only].astype(np.int64) - 1, place[1][only]
 
 
-def phantom_readers(graph: Graph, owner: Array, change: Change) -> set[int]:
-    """Shards that hold a phantom for a node or an edge of ``change``.
+def phantom_rows(graph: Graph, owner: Array, change: Change) -> Array:
+    """Rows that have a phantom neighbour for a node or an edge of ``change``.
 
     Args:
         graph: the graph before the change.
@@ -190,7 +198,8 @@ def phantom_readers(graph: Graph, owner: Array, change: Change) -> set[int]:
     named[graph.rows(change.nodes)] = True
     touched = named[graph.src] | named[graph.dst]
     touched[graph.edge_positions(change.edges)] = True
-    source, target = owner[graph.src[touched]], owner[graph.dst[touched]]
-    cut = (source != target) & (source != UNASSIGNED) & (target != UNASSIGNED)
-    readers = [target[cut]] if graph.schema.directed else [target[cut], source[cut]]
-    return set(np.concatenate(readers).tolist())
+    source, target = graph.src[touched], graph.dst[touched]
+    owns, owned = owner[source], owner[target]
+    cut = (owns != owned) & (owns != UNASSIGNED) & (owned != UNASSIGNED)
+    rows = [target[cut]] if graph.schema.directed else [target[cut], source[cut]]
+    return np.unique(np.concatenate(rows))

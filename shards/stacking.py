@@ -98,7 +98,7 @@ def gated(given: GateInput, theta: Array) -> Array:
 def fit_gate(given: GateInput, y: Array) -> Array:
     """``[8]`` gate parameters with the highest penalised likelihood of ``y`` (``[n]``)."""
     prior = torch.tensor(GATE_PRIOR, dtype=torch.float64)
-    if len(y) < FEW_ROWS:
+    if len(y) < FEW_ROWS or not len(given.posteriors):
         return prior.numpy()
     inputs = given.features
     chance = given.answers[:, torch.arange(len(y)), torch.from_numpy(y).long()].clamp(min=FLOOR)

@@ -122,6 +122,7 @@ class Aggregator(ABC):
 
     kind: str
     needs_fit = False  # whether it answers by parameters of its own
+    reads_submodels = True  # whether the submodels have a say
     reads_labels = False  # whether a label step is part of it
 
     def fit(self, context: FitContext) -> AggregatorState:

@@ -27,6 +27,7 @@ class Merge(Aggregator):
 
     kind = "merge"
     needs_fit = True
+    reads_submodels = False
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit the head on the training rows, statistics of unmoved rows kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from cluster.graph import TRAIN, Graph
 from cluster.partition import Partition
 from cluster.schema import Schema
 from cluster.store import Blob
+from coordinator.aggregators.base import PACK
 from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure
 from coordinator.pools import Pool
+from coordinator.pools.base import Progress
 from coordinator.system import System
 
 TINY = {
@@ -108,6 +110,33 @@ def planted(seed: int, num_nodes: int = 45, *, degree: int = 3, prefix: str = ""
 def tiny(overrides: Mapping[str, Any] | None = None) -> Config:
     """A configuration that trains in milliseconds."""
     return load_config(TINY, overrides)
+
+
+class WatchedPool:
+    """A shared pool that remembers what was asked of it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool, self.size = pool, pool.size
+        self.asked: list[tuple[str, Any]] = []
+
+    def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
+        self.asked += [(method, job) for job in jobs]
+        return self._pool.map(method, jobs, progress)
+
+    def rows_computed(self, graph: Graph) -> dict[str, set[NodeId]]:
+        """Submodel key -> ids of the fit rows that it was asked for."""
+        jobs = [job for method, job in self.asked if method == "rows"]
+        return {
+            key: set(graph.ids[rows].tolist())
+            for job in jobs
+            for key, rows in zip(job.submodel_keys, job.wanted, strict=True)
+        }
+
+    def cpu_seconds(self) -> float:
+        return self._pool.cpu_seconds()
+
+    def close(self) -> None:
+        raise AssertionError("a shared pool is not closed by a System")
 
 
 @dataclass
@@ -264,6 +293,23 @@ def assert_same_tensors(
     for name, tensor in found.items():
         assert tensor.dtype == wanted[name].dtype
         assert tensor.tobytes() == wanted[name].tobytes(), name
+
+
+def packs_of(system: System) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Key of a pack of fit answers -> submodel key -> ``[R, C]`` answers."""
+    return {
+        key: dict(system._store.get(kind, key).tensors)
+        for kind, key in system.generation.artefacts
+        if kind == PACK
+    }
+
+
+def assert_same_packs(found: System, wanted: System) -> None:
+    """Two systems hold the same packs, bit for bit."""
+    ours, theirs = packs_of(found), packs_of(wanted)
+    assert ours.keys() == theirs.keys()
+    for key, tables in ours.items():
+        assert_same_tensors(tables, theirs[key])
 
 
 def weights_of(system: System) -> dict[int, str | None]:

@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
 
-from cluster.digest import digest, keyed_hash
+from cluster.digest import NodeId, digest, keyed_hash
 from cluster.errors import ConfigError
-from cluster.graph import Graph
+from cluster.graph import TRAIN, Graph
 from coordinator.aggregators import AGGREGATORS, find_aggregator
 from coordinator.aggregators.base import AggregatorState, View
+from coordinator.aggregators.fitrows import choose_rows
 from coordinator.aggregators.gate import gate_weights
 from coordinator.aggregators.optimal import fit_mixture
 from coordinator.aggregators.similarity import (
@@ -26,8 +27,12 @@ from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure
 from coordinator.system import System
 from tests.coordinator.systems import (
+    Records,
+    WatchedPool,
     Workbench,
+    assert_same_packs,
     kept_partition,
+    keys_of,
     planted,
     random_erasures,
     training_ids,
@@ -35,6 +40,10 @@ from tests.coordinator.systems import (
 )
 
 Array = npt.NDArray[Any]
+
+OPTIMAL = {"aggregator.kind": "optimal"}
+# The others answer in a worker that reads the stored graph: tests.coordinator.test_learned
+BY_POSTERIORS = ("gate", "majority", "mean", "optimal", "similarity")
 
 
 def path_graph() -> Graph:
@@ -69,14 +78,14 @@ def case() -> tuple[Array, View]:
 # ---- contract
 
 
-def test_the_table_holds_the_five_aggregators() -> None:
-    assert sorted(AGGREGATORS) == ["gate", "majority", "mean", "optimal", "similarity"]
+def test_the_table_holds_the_seven_aggregators() -> None:
+    assert sorted(AGGREGATORS) == sorted([*BY_POSTERIORS, "learned", "merge"])
     assert all(AGGREGATORS[kind].kind == kind for kind in AGGREGATORS)
     with pytest.raises(ConfigError, match="choose one of"):
         find_aggregator("median")
 
 
-@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+@pytest.mark.parametrize("kind", BY_POSTERIORS)
 def test_answers_are_finite_probabilities_and_the_same_each_time(
     kind: str, case: tuple[Array, View]
 ) -> None:
@@ -89,7 +98,7 @@ def test_answers_are_finite_probabilities_and_the_same_each_time(
     assert np.array_equal(proba, combine(kind, *case))
 
 
-@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+@pytest.mark.parametrize("kind", BY_POSTERIORS)
 def test_renumbering_the_shards_changes_no_answer(kind: str, case: tuple[Array, View]) -> None:
     posteriors, view = case
     number = np.asarray([2, 0, 3, 1])  # new number of each shard
@@ -101,7 +110,7 @@ def test_renumbering_the_shards_changes_no_answer(kind: str, case: tuple[Array, 
     assert np.allclose(proba, combine(kind, posteriors, view), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+@pytest.mark.parametrize("kind", BY_POSTERIORS)
 def test_the_answer_of_one_shard_is_its_own(kind: str, case: tuple[Array, View]) -> None:
     posteriors, view = case
 
@@ -110,7 +119,7 @@ def test_the_answer_of_one_shard_is_its_own(kind: str, case: tuple[Array, View])
     assert np.array_equal(proba.argmax(axis=1), posteriors[2].argmax(axis=1))
 
 
-@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+@pytest.mark.parametrize("kind", BY_POSTERIORS)
 def test_shards_that_agree_are_believed(kind: str, case: tuple[Array, View]) -> None:
     posteriors, view = case
     same = np.repeat(posteriors[:1], 4, axis=0)
@@ -120,6 +129,38 @@ def test_shards_that_agree_are_believed(kind: str, case: tuple[Array, View]) -> 
     assert np.array_equal(proba.argmax(axis=1), same[0].argmax(axis=1))
     if kind != "majority":
         assert np.allclose(proba, same[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["none", "propagate", "correct_and_smooth"])
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+def test_an_answer_does_not_depend_on_the_ids_that_are_asked_with_it(
+    kind: str, step: str, bench: Workbench
+) -> None:
+    overrides = {"aggregator.kind": kind, "aggregator.label_step": step}
+    system = bench.fit(planted(14), {**overrides, "shards.training_epochs": 1})
+    ids = system.graph.ids.tolist()
+    together = system.predict(ids).proba
+
+    alone = np.concatenate([system.predict([node_id]).proba for node_id in ids])
+    backwards = system.predict([*ids[::-1], ids[3]]).proba
+
+    assert alone.tobytes() == together.tobytes()
+    assert np.array_equal(backwards, [*together[::-1], together[3]])
+    assert np.allclose(together.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_label_step_moves_the_answers_of_aggregators_that_read_no_label(
+    bench: Workbench,
+) -> None:
+    records = planted(14)
+    ids = sorted(records.features)
+
+    plain, stepped = (
+        bench.fit(records, {"aggregator.label_step": step}) for step in ("none", "propagate")
+    )
+
+    assert not np.allclose(plain.predict(ids).proba, stepped.predict(ids).proba)
+    assert keys_of(plain) == keys_of(stepped)
 
 
 # ---- gate
@@ -230,19 +271,9 @@ def test_a_row_that_nobody_thinks_possible_changes_no_weight() -> None:
     assert np.allclose(fit_mixture(posteriors, np.zeros(4, np.int64)), [2 / 3, 1 / 3])
 
 
-def _blocks(system: System) -> dict[str, Array]:
-    """Block key -> posteriors, over all packs."""
-    blocks: dict[str, Array] = {}
-    for kind, key in system.generation.artefacts:
-        if kind == "posteriors":
-            blocks |= system._store.get(kind, key).tensors
-    return blocks
-
-
 @pytest.mark.parametrize("model", ["gcn", "gat", "mlp"])
-def test_blocks_after_erasures_equal_blocks_made_from_scratch(model: str, bench: Workbench) -> None:
-    records, overrides = planted(14, num_nodes=80), {"aggregator.kind": "optimal"}
-    overrides = {**overrides, "shards.model": model}
+def test_a_pack_after_erasures_equals_one_made_from_scratch(model: str, bench: Workbench) -> None:
+    records, overrides = planted(14, num_nodes=80), {**OPTIMAL, "shards.model": model}
     system = bench.fit(records, overrides)
     requests = random_erasures(records, 6, seed=15)
 
@@ -251,40 +282,84 @@ def test_blocks_after_erasures_equal_blocks_made_from_scratch(model: str, bench:
 
     survivors = records.without(*requests)
     kept = kept_partition(system.partition, survivors)
-    fresh = bench.fit(survivors, overrides, partition=kept)
-    ours, theirs = _blocks(system), _blocks(fresh)
-    assert ours.keys() == theirs.keys()
-    assert all(ours[key].tobytes() == theirs[key].tobytes() for key in ours)
+    assert_same_packs(system, bench.fit(survivors, overrides, partition=kept))
 
 
-def test_an_erasure_far_from_every_fit_row_recomputes_no_block(bench: Workbench) -> None:
-    records = planted(14, num_nodes=200, degree=1)
-    system = bench.fit(records, {"aggregator.kind": "optimal", "shards.layers": 1})
-    before = set(_blocks(system))
-    read = {end for edge in records.edges if set(training_ids(system)) & set(edge) for end in edge}
-    beside = {end for edge in records.edges if read & set(edge) for end in edge}
-    apart = [i for i in unowned_ids(system) if i not in read | beside]
+def _neighbours(records: Records, ids: set[NodeId]) -> set[NodeId]:
+    """The ids and their neighbours, by the plain records."""
+    return ids | {end for edge in records.edges if ids & set(edge) for end in edge}
+
+
+def _fit_ids(system: System) -> set[NodeId]:
+    graph = system.graph
+    return set(graph.ids[choose_rows(graph, system.config, TRAIN)].tolist())
+
+
+def test_an_erasure_far_from_every_fit_row_computes_no_row(bench: Workbench) -> None:
+    records, pool = planted(14, num_nodes=200, degree=1), WatchedPool(bench.pool)
+    system = bench.fit(records, {**OPTIMAL, "shards.layers": 1}, pool=pool)
+    fitted = system._aggregator.tensors["weights"]
+    near = _neighbours(records, _neighbours(records, set(training_ids(system))))
+    apart = [i for i in unowned_ids(system) if i not in near]
+    pool.asked.clear()
 
     receipt = system.erase(Erasure(nodes=apart[:1]))
 
     assert receipt.records["nodes"] == 1
     assert receipt.shards_retrained == ()
-    assert set(_blocks(system)) == before
+    assert pool.rows_computed(system.graph) == {}
+    assert np.array_equal(system._aggregator.tensors["weights"], fitted)
 
 
-def test_an_erasure_beside_one_fit_row_recomputes_only_the_blocks_it_reaches(
+def test_an_erasure_beside_a_fit_row_computes_the_rows_it_reaches_and_no_others(
     bench: Workbench,
 ) -> None:
-    records = planted(14, num_nodes=200, degree=1)
-    system = bench.fit(records, {"aggregator.kind": "optimal", "shards.layers": 1})
-    before = set(_blocks(system))
+    records, pool = planted(14, num_nodes=200, degree=1), WatchedPool(bench.pool)
+    system = bench.fit(records, {**OPTIMAL, "shards.layers": 1}, pool=pool)
     train = set(training_ids(system))
     edge = next(e for e in sorted(records.edges) if len(train & set(e)) == 1)
+    reached = _neighbours(records, set(edge)) & _fit_ids(system)
+    pool.asked.clear()
 
     system.erase(Erasure(edges=[edge]))
 
-    kept = before & set(_blocks(system))
-    assert 0 < len(kept) < len(before)
+    assert 0 < len(reached) < 10
+    submodels = system.generation.submodels.values()
+    assert pool.rows_computed(system.graph) == dict.fromkeys(submodels, reached)
+
+
+def test_a_retrained_submodel_answers_on_all_fit_rows_and_the_others_on_those_reached(
+    bench: Workbench,
+) -> None:
+    records, pool = planted(14, num_nodes=200, degree=1), WatchedPool(bench.pool)
+    system = bench.fit(records, {**OPTIMAL, "shards.layers": 1}, pool=pool)
+    node = next(i for i in training_ids(system) if len(_neighbours(records, {i})) == 3)
+    reached = _neighbours(records, _neighbours(records, {node})) - {node}
+    pool.asked.clear()
+
+    (retrained,) = system.erase(Erasure(nodes=[node])).shards_retrained
+
+    fit = _fit_ids(system)
+    wanted = dict.fromkeys(system.generation.submodels.values(), reached & fit)
+    wanted[system.generation.submodels[retrained]] = fit
+    assert reached & fit < fit
+    assert pool.rows_computed(system.graph) == wanted
+
+
+@pytest.mark.parametrize("wanted", [10, 40])
+def test_about_as_many_rows_are_fitted_on_as_asked_and_a_row_stays_when_others_go(
+    wanted: int,
+) -> None:
+    records, config = planted(14, num_nodes=600), load_config({"aggregator": {"fit_rows": wanted}})
+    graph = records.graph()
+    before = graph.ids[choose_rows(graph, config, TRAIN)].tolist()
+
+    survivors = records.without(Erasure(nodes=sorted(records.features)[::3]))
+    after = survivors.graph()
+
+    kept = [i for i in before if i in survivors.features]
+    assert wanted / 2 < len(before) < wanted * 2
+    assert after.ids[choose_rows(after, config, TRAIN)].tolist() == kept
 
 
 # ---- similarity

@@ -101,7 +101,7 @@ def test_people_get_tables_instead_of_json(trained: tuple[Path, Path, Graph]) ->
     shown = unweave("status", "--home", str(home))
     planned = unweave("plan", "--home", str(home), "--edge", edge)
 
-    assert "guarantee frozen" in shown.stdout
+    assert "guarantee oblivious" in shown.stdout
     assert "1 edges" in planned.stdout
 
 

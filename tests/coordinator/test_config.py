@@ -28,14 +28,17 @@ PRESETS = sorted(path.stem for path in preset_folder().glob("*.yaml"))
         ({"shards": {"modle": "gcn"}}, r"shards\.modle: unknown field; did you mean 'model'"),
         ({"partion": {}}, r"partion: unknown field; did you mean 'partition'"),
         ({"partition": {"shards": 3}}, r"did you mean 'num_shards'"),
-        ({"aggregator": {"zzz": 1}}, r"known are \['fit_rows', 'kind', 'mix'"),
+        ({"aggregator": {"zzz": 1}}, r"known are \['fit_rows', 'kind', 'label_step'"),
         ({"shards": {"hidden": 0}}, r"shards\.hidden: .* greater than or equal to 1 \(got 0\)"),
         ({"shards": {"hidden": "wide"}}, r"shards\.hidden: .* \(got 'wide'\)"),
         ({"shards": {"per_actor": 0}}, r"shards\.per_actor"),
         ({"shards": {"dropout": 1.0}}, r"shards\.dropout"),
         ({"shards": 3}, r"shards: .* \(got 3\)"),
         ({"roles": {"train": 0.9}}, r"roles: .*roles\.train \+ .* is 1\.3, must be 1"),
-        ({"partition": {"guarantee": "oblivious"}}, r"needs method 'hash', not 'louvain'"),
+        (
+            {"partition": {"method": "louvain", "guarantee": "oblivious"}},
+            r"needs method 'hash', not 'louvain'",
+        ),
         ({"partition": {"method": "hash", "guarantee": "frozen"}}, r"always oblivious"),
         ({"partition": {"halo": {"hop": 1}}}, r"partition\.halo\.hop: .* did you mean 'hops'"),
         ({"partition": {"halo": {"budget": -0.5}}}, r"partition\.halo\.budget: .*-0\.5"),
@@ -63,7 +66,7 @@ def test_all_wrong_fields_are_named_at_once() -> None:
 
 def test_every_field_has_a_default() -> None:
     assert load_config() == load_config({}) == Config()
-    assert Config().partition.effective_guarantee == "frozen"
+    assert Config().partition.effective_guarantee == "oblivious"
 
 
 def test_a_mapping_with_two_fields_is_a_configuration() -> None:

@@ -14,16 +14,20 @@ import pytest
 
 from cluster.digest import keyed_hash
 from cluster.errors import GraphError
+from cluster.graph import TRAIN
 from cluster.partitioners import PARTITIONERS
-from coordinator.aggregators.optimal import choose_fit_rows
+from coordinator.aggregators import AGGREGATORS
+from coordinator.aggregators.fitrows import choose_rows
 from coordinator.erasure import Erasure
 from coordinator.pools import Pool
 from coordinator.pools.base import Progress
 from coordinator.system import System
 from tests.coordinator.systems import (
     Records,
+    WatchedPool,
     Workbench,
     assert_same,
+    assert_same_packs,
     erasure_of_every_kind,
     kept_partition,
     planted,
@@ -82,11 +86,12 @@ class ShuffledPool:
         self.inner.close()
 
 
+@pytest.mark.parametrize("kind", ["optimal", "learned"])
 @pytest.mark.parametrize("actors", [1, 2, 5])
 def test_the_result_is_the_same_on_any_number_of_actors_and_in_any_order(
-    actors: int, bench: Workbench, pool: Pool
+    actors: int, kind: str, bench: Workbench, pool: Pool
 ) -> None:
-    records, overrides = planted(8), {**OPTIMAL, "partition.num_shards": 4}
+    records, overrides = planted(8), {"aggregator.kind": kind, "partition.num_shards": 4}
     plain = bench.fit(records, overrides)
     shuffled = bench.fit(records, overrides, pool=ShuffledPool(pool, actors))
     ids = plain.graph.ids.tolist()
@@ -113,11 +118,9 @@ def test_deleting_a_node_that_no_shard_reads_retrains_nothing(bench: Workbench) 
 # ---- the aggregator
 
 
-def _largest_bucket(system: System) -> list[int]:
-    """Ids of the fit rows that share a posterior block."""
-    buckets = choose_fit_rows(system.graph, system.partition, system.config).buckets
-    rows = max(buckets.values(), key=len)
-    ids: list[int] = system.graph.ids[rows].tolist()
+def _fit_ids(system: System) -> list[int]:
+    """Ids that the aggregator is fitted on."""
+    ids: list[int] = system.graph.ids[choose_rows(system.graph, system.config, TRAIN)].tolist()
     return ids
 
 
@@ -131,7 +134,7 @@ def test_the_aggregator_is_refitted_on_the_generation_after_the_deletion(
     records = planted(8)
     system = bench.fit(records, OPTIMAL)
     before = summary(system)
-    gone = Erasure(nodes=[_largest_bucket(system)[0]])
+    gone = Erasure(nodes=[_fit_ids(system)[0]])
 
     system.erase(gone)
 
@@ -142,37 +145,42 @@ def test_the_aggregator_is_refitted_on_the_generation_after_the_deletion(
 
 
 @pytest.mark.parametrize("kind", ["node", "label"])
-def test_a_fit_row_without_fit_rows_beside_it_leaves_its_block(kind: str, bench: Workbench) -> None:
+def test_a_fit_row_whose_node_or_label_goes_leaves_the_fit(kind: str, bench: Workbench) -> None:
     records = planted(9, num_nodes=250, degree=1)
     system = bench.fit(records, OPTIMAL)
-    node_id, *others = _largest_bucket(system)
+    node_id, *others = _fit_ids(system)
     gone = Erasure(nodes=[node_id]) if kind == "node" else Erasure(labels=[node_id])
 
     system.erase(gone)
 
-    assert others
-    assert_same(summary(system), summary(_fresh(bench, system, records.without(gone))))
+    assert _fit_ids(system) == others
+    fresh = _fresh(bench, system, records.without(gone))
+    assert_same(summary(system), summary(fresh))
+    assert_same_packs(system, fresh)
 
 
-def test_the_aggregator_moves_with_the_neighbourhood_of_a_fit_row_and_with_nothing_else(
+def test_the_fit_moves_with_the_neighbourhood_of_a_fit_row_and_with_nothing_else(
     bench: Workbench,
 ) -> None:
     records = planted(8)
     near, lonely, far = _ids_outside_training(3)
     features = {**records.features, **dict.fromkeys((near, lonely, far), (1.0,) * 6)}
     probe = bench.fit(records, OPTIMAL)
-    edges = {(_largest_bucket(probe)[0], near), (lonely, far)}
+    edges = {(_fit_ids(probe)[0], near), (lonely, far)}
     records = replace(records, features=features, edges=records.edges | edges)
-    system = bench.fit(records, OPTIMAL)
-    first = system.generation.aggregator_key
+    watched = WatchedPool(bench.pool)
+    system = bench.fit(records, OPTIMAL, pool=watched)
+    first = summary(system)["fitted"]["weights"]
+    watched.asked.clear()
 
     apart = Erasure(edges=[(lonely, far)], features={lonely: None})
     assert system.erase(apart).shards_retrained == ()
-    assert system.generation.aggregator_key == first
+    assert watched.rows_computed(system.graph) == {}
+    assert np.array_equal(summary(system)["fitted"]["weights"], first)
 
     beside = Erasure(features={near: ["f0", "f1", "f2"]})
     assert system.erase(beside).shards_retrained == ()
-    assert system.generation.aggregator_key != first
+    assert not np.array_equal(summary(system)["fitted"]["weights"], first)
     assert_same(summary(system), summary(_fresh(bench, system, records.without(apart, beside))))
 
 
@@ -185,7 +193,7 @@ def _ids_outside_training(count: int) -> list[int]:
 # ---- degenerate neighbourhoods, classes and shards
 
 
-@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal", "similarity"])
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
 def test_answers_stay_finite_without_edges_and_without_a_class(kind: str, bench: Workbench) -> None:
     records = planted(8)
     system = bench.fit(records, {"aggregator.kind": kind, "shards.model": "gat"})
@@ -200,7 +208,7 @@ def test_answers_stay_finite_without_edges_and_without_a_class(kind: str, bench:
     assert np.allclose(proba.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("kind", ["gate", "mean", "majority", "optimal", "similarity"])
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
 @pytest.mark.parametrize("loss", ["nodes", "labels"])
 def test_a_shard_that_loses_its_nodes_or_labels_is_silent_and_leaves_the_ensemble(
     loss: str, kind: str, bench: Workbench
@@ -238,8 +246,15 @@ def test_a_fit_without_training_labels_is_refused_and_leaves_no_home(
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, OPTIMAL, {"partition.method": "hash"}, {"partition.guarantee": "rederived"}],
-    ids=["frozen", "optimal", "oblivious", "rederived"],
+    [
+        {},
+        OPTIMAL,
+        {"aggregator.kind": "learned"},
+        {"aggregator.kind": "merge"},
+        {"partition.method": "hash"},
+        {"partition.guarantee": "rederived"},
+    ],
+    ids=["frozen", "optimal", "learned", "merge", "oblivious", "rederived"],
 )
 @pytest.mark.parametrize("loss", ["every node", "every training node", "every label"])
 def test_erasing_all_there_was_to_learn_from_is_done_and_predicting_then_says_so(

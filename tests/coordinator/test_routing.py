@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from coordinator.aggregators import AGGREGATORS
 from coordinator.config import Config
 from coordinator.erasure import Erasure
 from coordinator.pools.inline import InlinePool
@@ -138,6 +139,8 @@ def test_erasing_validation_and_test_nodes_retrains_nothing(bench: Workbench) ->
 HASH, BLPA = {"partition.method": "hash"}, {"partition.method": "blpa"}
 BILEVEL = {"partition.method": "bilevel", "partition.num_shards": 4}
 OPTIMAL = {"aggregator.kind": "optimal", "aggregator.fit_rows": 10}
+LEARNED = {"aggregator.kind": "learned"}
+LABELS = {"aggregator.label_step": "propagate"}
 
 HALO: dict[str, Any] = {"partition.halo.hops": 1, "partition.halo.budget": None}
 CLIQUE = {**HALO, "partition.halo.arcs": "clique"}
@@ -173,6 +176,9 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aggregator.kind": ({}, {"aggregator.kind": "mean"}),
     "aggregator.mix": ({}, {"aggregator.mix": 0.5}),
     "aggregator.fit_rows": (OPTIMAL, {"aggregator.fit_rows": 20}),
+    "aggregator.ridge_width": (LEARNED, {"aggregator.ridge_width": 64}),
+    "aggregator.label_step": (LABELS, {"aggregator.label_step": "correct_and_smooth"}),
+    "aggregator.label_steps": (LABELS, {"aggregator.label_steps": 4}),
     "roles.train": (HASH, {"roles.train": 0.5, "roles.val": 0.3}),
     "roles.val": (OPTIMAL, {"roles.val": 0.3, "roles.test": 0.1}),
     "roles.test": (OPTIMAL, {"roles.val": 0.1, "roles.test": 0.3}),
@@ -228,6 +234,20 @@ def test_changing_a_field_moves_the_generation_key(
     assert changed.generation.key != fitted[str(base)].generation.key
 
 
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS))
+def test_every_setting_of_the_aggregator_moves_the_key_of_every_aggregator(
+    kind: str, bench: Workbench
+) -> None:
+    base = {"aggregator.kind": kind, "shards.training_epochs": 1}
+    changes = [change for field, (_, change) in MOVING.items() if field.startswith("aggregator.")]
+    wanted = {str({**base, **change}): {**base, **change} for change in [{}, *changes]}
+
+    made = [bench.fit(planted(7), overrides) for overrides in wanted.values()]
+
+    assert len({system.generation.aggregator_key for system in made}) == len(made) > 5
+    assert len({tuple(keys_of(system).values()) for system in made}) == 1
+
+
 @pytest.mark.parametrize("field", NEUTRAL)
 def test_changing_a_neutral_field_moves_no_key_and_no_bit(
     field: str, fitted: dict[str, System], bench: Workbench, tmp_path: Path
@@ -258,7 +278,7 @@ def test_the_device_moves_the_recipe() -> None:
     assert len(keys) == 2
 
 
-@pytest.mark.parametrize("kind", ["mean", "majority", "optimal", "similarity"])
+@pytest.mark.parametrize("kind", sorted(AGGREGATORS.keys() - {"gate"}))
 def test_the_gate_s_mix_changes_no_answer_of_another_aggregator(
     kind: str, bench: Workbench
 ) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.graph import Change, Graph
+from cluster.halo import Halo
+from cluster.halo_choice import clique_arcs
 from cluster.partition import Partition
 from cluster.readers.columns import Columns
 from cluster.store import LocalStore
@@ -19,11 +21,11 @@ from shards.config import Repair, ShardsConfig
 from shards.content import ShardContent, build_content
 from shards.phantoms import phantom_scale
 from shards.recipe import Recipe, choose_profile
-from shards.shard_graph import build_index, phantom_readers
+from shards.shard_graph import build_index, phantom_rows
 from shards.submodels.inputs import training_input
 from shards.submodels.table import SUBMODELS
 from shards.training import train
-from tests.graphs import assign, random_graph, round_robin, two_triangles
+from tests.graphs import assign, path_graph, random_graph, random_halo, round_robin, two_triangles
 from tests.shards.test_content import erasures, graphs, moved
 
 MODES: list[Repair] = ["zero", "mirror", "mixup"]
@@ -202,8 +204,8 @@ def test_a_directed_edge_is_read_as_a_phantom_by_its_target_s_owner() -> None:
     graph = two_triangles(directed=True)
     owner = halves(graph).owners(graph)
 
-    assert phantom_readers(graph, owner, Change(edges=((0, 2),))) == {1}
-    assert phantom_readers(graph, owner, Change(nodes=(0,))) == {1}
+    assert phantom_rows(graph, owner, Change(edges=((0, 2),))).tolist() == [2]
+    assert phantom_rows(graph, owner, Change(nodes=(0,))).tolist() == [2]
 
 
 def digests(graph: Graph, partition: Partition) -> list[str]:
@@ -225,6 +227,37 @@ def test_erasing_a_record_moves_exactly_the_repaired_contents_that_read_it(
     assert changed <= readers
     if change.nodes or change.edges:  # a cell that is zero, or a label that is absent, moves none
         assert changed == readers
+
+
+def test_a_phantom_stands_in_every_shard_of_a_clique_that_shares_labels() -> None:
+    """The path 0 - 1 - 2, a shard each; shards 0 and 1 train on each other's rows."""
+    graph = path_graph(3)
+    halo = Halo(0, np.ones(3), clique_arcs(np.asarray([0, 0, 1])), labels=True)
+    partition = replace(assign(graph, {0: 0, 1: 1, 2: 2}, 3), halo=halo)
+
+    index = build_index(graph, partition, has_phantoms=True)
+
+    assert index.of_change(graph, Change(edges=((1, 2),))) == {0, 1, 2}
+    assert index.of_change(graph, Change(edges=((0, 1),))) == {0, 1}
+    assert index.of_change(graph, Change(features=((2, None),))) == {2}
+
+
+@settings(max_examples=150, deadline=None)
+@given(erasures(graphs()), st.integers(0, 10**6))
+def test_erasing_a_record_moves_no_repaired_content_with_a_halo_that_the_index_leaves_out(
+    case: tuple[Graph, Partition, Change], seed: int
+) -> None:
+    graph, _, change = case
+    partition = replace(round_robin(graph, 4), halo=random_halo(seed, 4))
+    after = graph.apply(change)
+
+    def contents(graph: Graph) -> list[str]:
+        index = build_index(graph, partition.restrict(graph), has_phantoms=True)
+        return [build_content(graph, index, s).digest for s in range(partition.num_shards)]
+
+    readers = build_index(graph, partition, has_phantoms=True).of_change(graph, change)
+
+    assert moved(contents(graph), contents(after)) <= readers
 
 
 @settings(max_examples=50, deadline=None)

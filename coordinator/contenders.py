@@ -37,9 +37,7 @@ TRAINING = (  # lr, weight decay, epochs
 )
 WIDTH = 64  # of every model that is compared but our default, whose shards need less
 SLOW, MIDDLE, LONG, FAST, DECAYED = (TRAINING[i] for i in (0, 3, 4, 5, 6))
-WIDTH: Overrides = {"shards.hidden": 64}  # of every opponent; the presets say the same
-ONE_MODEL: Overrides = {**HASH, **WIDTH, "aggregator.kind": "mean"}
-STACKED_MODEL: Overrides = {**HASH, **WIDTH, **LEARNED}
+ONE_MODEL: Overrides = {**HASH, "aggregator.kind": "mean"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _stacked() -> tuple[Design, ...]:
         *(("mlp", training) for training in (FAST, SLOW)),
     ]
     designs = (option(model, training) for model, training in picks)
-    return tuple(Design(d.name, {**STACKED_MODEL, **d.overrides}) for d in designs)
+    return tuple(Design(d.name, {**HASH, **LEARNED, **d.overrides}) for d in designs)
 
 
 def _grapheraser() -> tuple[Design, ...]:

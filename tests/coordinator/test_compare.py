@@ -79,6 +79,14 @@ def test_an_unsharded_contender_has_one_shard_whatever_is_asked() -> None:
         assert {row.config(design, 20).partition.num_shards for design in row.grid} == {1}
 
 
+def test_no_opponent_is_narrower_than_the_published_models() -> None:
+    opponents = [*ONE_MODELS, *(row for name in FILES[:-1] for row in PRESETS[name])]
+
+    widths = {row.config(design, 20).shards.hidden for row in opponents for design in row.grid}
+
+    assert widths == {64}
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_preset_fits_a_small_graph(name: str, tmp_path: Path) -> None:
     settings = {**FAST, "partition.num_shards": 4}

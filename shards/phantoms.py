@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from cluster.digest import keyed_hash
 from shards.config import Repair
@@ -27,13 +26,14 @@ Array = npt.NDArray[Any]
 Edges = tuple[Array, Array, Array | None]  # (indptr, indices, weight)
 
 
-def with_phantoms(content: ShardContent, x: Any, repair: Repair) -> tuple[Any, Edges]:
-    """Feature rows and in-neighbours of a content and, after its own rows, of its phantoms.
+def with_phantoms(content: ShardContent, repair: Repair) -> tuple[Array, Array, Edges]:
+    """Anchor and scale of every phantom, and in-neighbours of own rows and, after them, phantoms.
+
+    The features of a phantom are its anchor's, after normalisation, times its scale.
 
     Args:
         content: a content that was built for repair.
-        x: ``[n, F]`` its features, normalised; a phantom's are a multiple of its anchor's.
-        repair: where the multiple comes from.
+        repair: where the scale comes from.
 
     Raises:
         ValueError: the content was built without repair.
@@ -53,9 +53,8 @@ def with_phantoms(content: ShardContent, x: Any, repair: Repair) -> tuple[Any, E
     if content.weight is not None:
         ones = np.ones(len(source) - len(content.weight), np.float32)
         weight = np.concatenate([content.weight, ones])[order]
-    rows = _multiples(x[anchor], phantom_scale(content.ids, content.lost, repair))
-    joined = sp.vstack([x, rows], format="csr") if sp.issparse(x) else np.concatenate([x, rows])
-    return joined, (indptr, source[order], weight)
+    scale = phantom_scale(content.ids, content.lost, repair)
+    return anchor, scale, (indptr, source[order], weight)
 
 
 def phantom_scale(ids: Array, lost: Array, repair: Repair) -> Array:
@@ -73,12 +72,3 @@ def phantom_scale(ids: Array, lost: Array, repair: Repair) -> Array:
         hashes = keyed_hash("phantom", slot, ids[present].tolist())
         scale[first[present] + slot] = (hashes >> np.uint64(40)) * 2.0**-24
     return scale
-
-
-def _multiples(rows: Any, scale: Array) -> Any:
-    """Every row times its scale."""
-    if not sp.issparse(rows):
-        return rows * scale[:, None]
-    product = (sp.diags_array(scale) @ rows).tocsr()
-    product.eliminate_zeros()
-    return product

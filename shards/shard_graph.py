@@ -142,19 +142,17 @@ def retrained_by_nodes(graph: Graph, index: ReaderIndex) -> ReaderIndex:
     if index.read is None and not index.has_phantoms:
         return index
     rows, readers = np.repeat(np.arange(len(index.owner)), np.diff(index.indptr)), index.readers
+    read = np.ones(len(rows), bool) if index.read is None else index.read
+    found = [(rows[read], readers[read])]
     if index.read is not None:
-        bridges, over = _only_bridges(graph, index, rows)
-        rows = np.concatenate([rows[index.read], bridges])
-        readers = np.concatenate([readers[index.read], over])
-    if index.has_phantoms:
-        adjacency = graph.adjacency
-        reader = np.repeat(index.owner, np.diff(adjacency.indptr))
-        own = index.owner[adjacency.indices]
-        cut = (reader != UNASSIGNED) & (own != UNASSIGNED) & (reader != own)
-        rows = np.concatenate([rows, adjacency.indices[cut]])
-        readers = np.concatenate([readers, reader[cut]])
+        found.append(_only_bridges(graph, index, rows))
+    if index.has_phantoms:  # beside every row that a shard trains on
+        trained = read if index.labels else index.owner[rows] == readers
+        beside = (_onward(graph) @ _pairs(index, rows, trained, np.ones(len(rows)))).tocoo()
+        known = index.owner[beside.row] != UNASSIGNED
+        found.append((beside.row[known], beside.col[known]))
     width = int(readers.max(initial=0)) + 1
-    pairs = np.unique(rows * width + readers)
+    pairs = np.unique(np.concatenate([row.astype(np.int64) * width + s for row, s in found]))
     counts = np.bincount(pairs // width, minlength=len(index.owner))
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return ReaderIndex(index.owner, indptr, (pairs % width).astype(np.int32))
@@ -168,22 +166,35 @@ def _only_bridges(graph: Graph, index: ReaderIndex, rows: Array) -> tuple[Array,
         index: its index, with a halo.
         rows: ``[m]`` row of every entry of the index.
     """
-    size, width = len(index.owner), int(index.readers.max(initial=0)) + 1
-    onward = graph.adjacency.matrix().T.tocsr()  # entry (u, v): u is read by v
-
-    def pairs(chosen: Array, values: Array) -> sp.csr_matrix:
-        entries = (values, (rows[chosen], index.readers[chosen]))
-        return sp.csr_matrix(entries, shape=(size, width))
-
-    own = index.owner[rows] == index.readers
-    beside = np.asarray((onward @ pairs(own, np.ones(own.sum())))[rows, index.readers]).ravel() > 0
-    first = ~own & beside
-    second = np.flatnonzero(~own & ~beside & index.read)
+    assert index.read is not None
+    onward, own = _onward(graph), index.owner[rows] == index.readers
+    reached = onward @ _pairs(index, rows, own, np.ones(len(rows)))
+    beside = _entries(reached, rows, index.readers) > 0
+    first, second = ~own & beside, ~own & ~beside & index.read
     place = (rows[second], index.readers[second])
-    ways = np.asarray((onward @ pairs(first, np.ones(first.sum())))[place]).ravel()
-    total = np.asarray((onward @ pairs(first, rows[first] + 1.0))[place]).ravel()
+    ways = _entries(onward @ _pairs(index, rows, first, np.ones(len(rows))), *place)
+    total = _entries(onward @ _pairs(index, rows, first, rows + 1.0), *place)
     only = ways == 1
     return total[only].astype(np.int64) - 1, place[1][only]
+
+
+def _onward(graph: Graph) -> sp.csr_matrix:
+    """Entry (u, v): a message goes from u to v."""
+    return graph.adjacency.matrix().T.tocsr()
+
+
+def _pairs(index: ReaderIndex, rows: Array, chosen: Array, values: Array) -> sp.csr_matrix:
+    """``[N, k]`` values of the chosen entries of an index, by row and shard."""
+    shape = (len(index.owner), int(index.readers.max(initial=0)) + 1)
+    entries = (values[chosen], (rows[chosen], index.readers[chosen]))
+    return sp.csr_matrix(entries, shape=shape)
+
+
+def _entries(matrix: sp.csr_matrix, rows: Array, columns: Array) -> Array:
+    """``[m]`` entries of a sparse matrix."""
+    if not len(rows):
+        return np.empty(0)
+    return np.asarray(matrix[rows, columns]).ravel()
 
 
 def phantom_rows(graph: Graph, owner: Array, change: Change) -> Array:

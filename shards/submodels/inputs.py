@@ -48,6 +48,8 @@ class ModelInput:
             whole current graph at inference).
         symmetric: whether every edge has its reverse with the same weight.
         device: where tensors live.
+        copies: (row, scale) of each row beyond those of ``x``, whose features are a multiple of
+            that row's.
     """
 
     x: Any
@@ -57,6 +59,7 @@ class ModelInput:
     degree: Array
     symmetric: bool
     device: str = "cpu"
+    copies: tuple[Array, Array] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -74,7 +77,7 @@ class ModelInput:
     @property
     def features(self) -> Features:
         """Features as tensors (cached)."""
-        return self.cached("features", lambda: Features.from_matrix(self.x, self.device))
+        return self.cached("features", self._build_features)
 
     def operator(self, kind: OperatorKind) -> Operator:
         """Message-passing operator (cached)."""
@@ -116,6 +119,13 @@ class ModelInput:
         weight = (weight * (scale[source] * scale[target])).astype(np.float32)
         order = np.lexsort((source, target))
         return source[order], target[order], weight[order]
+
+    def _build_features(self) -> Features:
+        features = Features.from_matrix(self.x, self.device)
+        if self.copies is not None:
+            row, scale = (torch.from_numpy(part).to(self.device) for part in self.copies)
+            features.copies = row, scale[:, None]
+        return features
 
     def _build_operator(self, kind: OperatorKind) -> Operator:
         symmetric = self.symmetric and kind != "mean"
@@ -183,11 +193,19 @@ class Operator:
 
 @dataclass(eq=False)
 class Features:
-    """A feature matrix that can be multiplied by weights, dense or sparse."""
+    """A feature matrix that can be multiplied by weights, dense or sparse.
+
+    Attributes:
+        shape: (n, F), without copies.
+        dense: the matrix, if it is dense.
+        sparse: the matrix, if it is sparse and not empty.
+        copies: (row, scale) of the rows after the n, multiples of one of them each.
+    """
 
     shape: tuple[int, int]
     dense: Tensor | None = None
     sparse: SparseMatrix | None = None
+    copies: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_matrix(cls, x: Any, device: str) -> Features:
@@ -197,7 +215,14 @@ class Features:
         return cls(x.shape, sparse=SparseMatrix(x, device) if x.nnz else None)
 
     def __matmul__(self, weight: Tensor) -> Tensor:
-        """``[n, F] @ [F, d] -> [n, d]``."""
+        """``[n, F] @ [F, d] -> [n, d]``, and after them the copies."""
+        product = self._times(weight)
+        if self.copies is None:
+            return product
+        row, scale = self.copies
+        return torch.cat([product, product[row] * scale])
+
+    def _times(self, weight: Tensor) -> Tensor:
         if self.dense is not None:
             return self.dense @ weight
         if self.sparse is None:
@@ -230,18 +255,19 @@ def normalise_rows(x: Any) -> Any:
 
 def training_input(content: ShardContent, device: str, repair: Repair = "none") -> ModelInput:
     """Input for training: degrees count only records of the content, and its phantoms."""
-    x = normalise_rows(content.x)
-    indptr, indices, weight = content.indptr, content.indices, content.weight
+    copies, (indptr, indices, weight) = None, (content.indptr, content.indices, content.weight)
     if repair != "none":
-        x, (indptr, indices, weight) = with_phantoms(content, x, repair)
+        anchor, scale, (indptr, indices, weight) = with_phantoms(content, repair)
+        copies = anchor, scale
     return ModelInput(
-        x,
+        normalise_rows(content.x),
         indptr,
         indices,
         weight,
         in_degree(indptr, weight),
         symmetric=not content.schema.directed,
         device=device,
+        copies=copies,
     )
 
 

@@ -6,13 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from cluster.errors import UnknownIdError
 from cluster.graph import Change, Graph
 from cluster.halo import Halo
 from cluster.partition import Partition
-from shards.shard_graph import ReaderIndex, build_index
-from tests.graphs import assign, path_graph, two_triangles
+from shards.content import build_content
+from shards.shard_graph import ReaderIndex, build_index, retrained_by_nodes
+from tests.graphs import (
+    assign,
+    path_graph,
+    random_graph,
+    random_halo,
+    round_robin,
+    two_triangles,
+)
 
 
 @pytest.fixture
@@ -142,3 +152,27 @@ def test_an_unknown_record_is_an_error(graph: Graph, index: ReaderIndex) -> None
         index.of_change(graph, Change(nodes=(17,)))
     with pytest.raises(UnknownIdError):
         index.of_change(graph, Change(edges=((0, 5),)))
+
+
+# ---- who retrains for a node
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_erasing_a_node_retrains_the_shards_that_the_cost_counts(
+    seed: int, halo_seed: int, directed: bool, repaired: bool
+) -> None:
+    halo = random_halo(halo_seed, 4)
+    assume(halo is None or halo.hops <= 2)
+    graph = random_graph(seed, num_nodes=18, directed=directed)
+    partition = replace(round_robin(graph, 4), halo=halo)
+    index = build_index(graph, partition, has_phantoms=repaired)
+    before = [build_content(graph, index, shard).digest for shard in range(4)]
+    counted = retrained_by_nodes(graph, index)
+
+    for row in range(graph.num_nodes):
+        rest = graph.apply(Change(nodes=(int(graph.ids[row]),)))
+        after = build_index(rest, partition.restrict(rest), has_phantoms=repaired)
+        moved = {s for s in range(4) if build_content(rest, after, s).digest != before[s]}
+
+        assert moved == counted.of_rows([row])

@@ -23,7 +23,7 @@ Found = dict[str, list[float]]
 
 def measure_grid(name: str, shards: int, seeds: int) -> str:
     """The table of one data set as Markdown; submodels are those of the preset ``cora``."""
-    base = load_config("cora", {"partition.num_shards": shards})
+    base = load_config("communities", {"partition.num_shards": shards})
     found: Found = {}
     with inline_pool(base) as pool:
         for seed in range(seeds):

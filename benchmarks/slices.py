@@ -1,4 +1,4 @@
-"""What slices cost and save: ``python -m benchmarks.slices --data cora --config cora``.
+"""What slices cost and save: ``python -m benchmarks.slices --data cora --config communities``.
 
 For each number of slices: fit, test accuracy over some seeds, then one-node erasures of the same
 random training nodes (first seed), with the CPU seconds their training took. Beside them stands

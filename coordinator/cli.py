@@ -43,7 +43,7 @@ Unknown = Annotated[str, typer.Option("--unknown", help="raise, or report to ski
 @app.command()
 def demo(
     data: Data = "cora",
-    config: Annotated[str, typer.Option("--config", help="File or preset.")] = "cora",
+    config: Annotated[str, typer.Option("--config", help="File or preset.")] = "unweave",
     home: Annotated[Path | None, typer.Option("--home", help="Default: runs/demo-N.")] = None,
     pool: PoolName = "ray",
     settings: Settings = None,

@@ -35,10 +35,10 @@ def show_demo(result: Mapping[str, Any]) -> None:
     )
     accuracy = _table("test accuracy", "", title=None)
     names = {
-        "unsharded": "one model on the whole graph",
+        "unsharded": "one GCN on the whole graph",
         "ensemble": f"shards, {result['aggregator']}",
+        "gate": "shards, gate",
         "mean": "shards, mean",
-        "majority": "shards, majority",
     }
     for key, name in names.items():
         accuracy.add_row(name, f"{result['accuracy'][key]:.3f}")

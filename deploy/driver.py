@@ -28,7 +28,7 @@ def main() -> int:
     """Run the main job on the Ray cluster; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="cora", help="named data set or folder")
-    parser.add_argument("--config", default="cora", help="file or preset")
+    parser.add_argument("--config", default="unweave", help="file or preset")
     parser.add_argument("--home", type=Path, help="folder of the system; default runs/demo-N")
     parser.add_argument("--set", action="append", default=[], help="section.field=value")
     options = parser.parse_args()

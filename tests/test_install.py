@@ -20,7 +20,7 @@ assert coordinator.__file__.startswith(sys.argv[1]), coordinator.__file__
 from cluster.readers.catalog import load_dataset
 from coordinator import System
 from coordinator.config import load_config
-config = load_config("cora", {"partition.num_shards": 3, "shards.training_epochs": 3})
+config = load_config("unweave", {"partition.num_shards": 3, "shards.training_epochs": 3})
 graph = load_dataset("sbm", num_nodes=60, num_classes=3, seed=0)
 with System.fit(graph, config, sys.argv[2], pool="inline") as system:
     print(json.dumps({"shards": len(system.generation.submodels), "lr": config.shards.lr}))

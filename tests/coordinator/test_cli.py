@@ -188,5 +188,5 @@ def test_demo_does_the_main_job_and_ends_in_one_json_object(tmp_path: Path) -> N
     assert [row["kind"] for row in result["erasures"]] == ["node", "edge", "features", "label"]
     assert all(len(row["shards_retrained"]) == 1 for row in result["erasures"])
     assert result["verify"] == {"ok": True, "replayed": 4, "same_as_scratch": True}
-    assert "one model on the whole graph" in done.stdout
+    assert "one GCN on the whole graph" in done.stdout
     assert (tmp_path / "runs" / "demo-1" / "ledger.db").exists()

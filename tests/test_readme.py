@@ -38,7 +38,8 @@ def test_the_readmes_commands_exist() -> None:
         env=os.environ | {"COLUMNS": "120"},
     ).stdout
 
-    assert commands == {"data", "train", "plan", "erase", "predict", "verify", "status"}
+    job = {"data", "train", "plan", "erase", "predict", "verify", "status"}
+    assert commands == job | {"tune", "compare"}
     assert all(re.search(rf"\b{command}\b", helped) for command in commands)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.erasure import ERASURES, FITS, RESULTS, timed
-from benchmarks.harness import load, markdown, provenance, seeded
+from benchmarks.harness import load, markdown, provenance
 from cluster.graph import TRAIN, Graph
 from coordinator.config import Config, parse_overrides
 from coordinator.erasure import Erasure
@@ -29,14 +29,18 @@ from coordinator.pools import Pool
 from coordinator.pools.base import Progress
 from coordinator.pools.ray import RayPool
 from coordinator.system import System
+from coordinator.trial import seeded
 from shards.recipe import choose_profile
 
 
 class Meter:
-    """A pool that notes the CPU seconds its actors spend on each method."""
+    """A pool that notes the CPU seconds its actors spend on each method.
+
+    Asking the actors costs this process some too; that is noted as ``asking``, to be left out.
+    """
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.spent = pool, dict[str, float]()
+        self.pool, self.spent, self.asking = pool, dict[str, float](), 0.0
 
     @property
     def size(self) -> int:
@@ -45,11 +49,16 @@ class Meter:
 
     def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
         """Run the jobs and note what they cost."""
-        before = self.pool.cpu_seconds()
+        before = self._ask()
         answers = self.pool.map(method, jobs, progress)
-        spent = self.pool.cpu_seconds() - before
-        self.spent[method] = self.spent.get(method, 0.0) + spent
+        self.spent[method] = self.spent.get(method, 0.0) + self._ask() - before
         return answers
+
+    def _ask(self) -> float:
+        started = time.process_time()
+        seconds = self.pool.cpu_seconds()
+        self.asking += time.process_time() - started
+        return seconds
 
     def cpu_seconds(self) -> float:
         """CPU seconds of all actors."""
@@ -70,11 +79,14 @@ def measure(graph: Graph, config: Config, pool: Meter) -> dict[str, float]:
         whole, refit, training = [], [], []
         for node in chosen[1:].tolist():
             pool.spent.clear()
+            pool.asking = 0.0
             _, cpu, receipt = timed(pool, lambda node=node: system.erase(Erasure(nodes=[node])))
-            own = receipt.breakdown["aggregator"]["cpu_seconds"]
-            whole.append(cpu)
-            refit.append(own + pool.spent.get("rows", 0) + pool.spent.get("learn", 0))
-            training.append(pool.spent.get("build", 0))
+            stage = receipt.breakdown["aggregator"]["cpu_seconds"]
+            spent = {name: pool.spent.get(name, 0.0) for name in ("build", "rows", "learn")}
+            share = 4 / (2 * len(pool.spent))  # of the asking, that around rows and learn
+            whole.append(cpu - pool.asking)
+            refit.append(stage - share * pool.asking + spent["rows"] + spent["learn"])
+            training.append(spent["build"])
         fits = []
         for number in range(FITS):
             home = Path(folder) / str(number)

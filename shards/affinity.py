@@ -32,8 +32,9 @@ def affinity(graph: Graph, owner: Array, shards: Sequence[int], rows: Array | No
     at = np.flatnonzero(column[owner] >= 0)  # an owner of -1 reads the last entry, which is -1
     size = graph.num_nodes
     ends = sp.csr_matrix((np.ones(len(at)), (at, column[owner[at]])), shape=(size, len(shards)))
-    lazy = graph.adjacency.matrix() + sp.identity(size, format="csr")
-    step = (sp.diags(1 / np.asarray(lazy.sum(axis=1)).ravel()) @ lazy).tocsr()
+    step = graph.adjacency.matrix() + sp.identity(size, format="csr")
+    counts = np.diff(step.indptr)
+    step.data = np.repeat(1 / counts, counts)
     first = step if rows is None else step[rows]
     chance = np.asarray((first @ (step @ ends)).todense())
     total = np.add.accumulate(chance, axis=1)[:, -1:]

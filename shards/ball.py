@@ -66,7 +66,7 @@ def reach(graph: Graph, rows: Array, hops: int, *, forward: bool = False) -> Arr
         forward: False for the rows that the start reads, True for the rows that read the start.
     """
     matrix = graph.adjacency.matrix()
-    if forward:
+    if forward and graph.schema.directed:  # an undirected graph is its own transpose
         matrix = matrix.T.tocsr()
     inside = np.zeros(graph.num_nodes, bool)
     inside[rows] = True

@@ -136,8 +136,10 @@ def update_state(
     old.z[slots[move.moved]] = features(graph, old.near, slots, move.moved)
     entering = differs & (labels >= 0)
     more = statistics(old.z, slots[entering], labels[entering], num_classes)
-    gram, moment = old.gram - less[0] + more[0], old.moment - less[1] + more[1]
-    return RidgeState(slots, old.near, old.z, labels, gram, moment)
+    for sums, gone_part, new_part in zip((old.gram, old.moment), less, more, strict=True):
+        sums -= gone_part
+        sums += new_part
+    return RidgeState(slots, old.near, old.z, labels, old.gram, old.moment)
 
 
 # ---- features
@@ -252,8 +254,9 @@ def solve(state: RidgeState, sample: Array) -> RidgeHead:
     sums = state.moment.sum(axis=1, keepdims=True) / num_classes  # labels are centred by 1 / C
     moment = torch.from_numpy((state.moment - sums) / UNIT).float()
     scale = float(gram.diagonal().double().mean()) or 1.0
-    ridge = _choose_lambda(gram / scale, moment, scale, state, sample)
-    factor = torch.linalg.cholesky(gram + ridge * scale * torch.eye(len(gram)))
+    ridge = _choose_lambda(gram, moment, scale, state, sample)
+    gram.diagonal().add_(ridge * scale)
+    factor = torch.linalg.cholesky(gram)
     return RidgeHead(torch.cholesky_solve(moment, factor).numpy(), ridge)
 
 
@@ -267,8 +270,8 @@ def _choose_lambda(
     whole does here; the eighth part of the work tells the lambdas apart as well.
     """
     half = slice(0, None, 2)
-    root = scale**0.5  # the Gram is given in units of scale, so are rows and moments
-    gram, moment = gram[half, half].contiguous(), moment[half] / root
+    root = scale**0.5  # the Gram is taken in units of scale, so are rows and moments
+    gram, moment = gram[half, half] / scale, moment[half] / root
     probe = torch.from_numpy(state.features(sample)[:, half]).float() / (UNIT * root)
     labels = torch.from_numpy(state.labels[sample]).long()
     target = torch.nn.functional.one_hot(labels, moment.shape[1]).float() - 1 / moment.shape[1]
@@ -296,7 +299,9 @@ def _leave_one_out(
     target: torch.Tensor,
 ) -> float:
     """Mean squared leave-one-out residual on the probe rows."""
-    factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)))
+    shifted = gram.clone()
+    shifted.diagonal().add_(ridge)
+    factor = torch.linalg.cholesky(shifted)
     weights = torch.cholesky_solve(moment, factor)
     leverage = torch.linalg.solve_triangular(factor, probe.T, upper=False).square().sum(dim=0)
     residual = (target - probe @ weights) / (1 - leverage).clamp(min=1e-3)[:, None]

@@ -53,7 +53,13 @@ def apply_step(step: LabelStep, base: Array, ball: Ball, labels: Array, steps: i
 
 
 def correct_and_smooth(
-    operator: sp.csr_matrix, base: Array, given: Array, known: Array, steps: int, prior: Array
+    operator: sp.csr_matrix,
+    base: Array,
+    given: Array,
+    known: Array,
+    steps: int,
+    prior: Array,
+    rows: Array | None = None,
 ) -> Array:
     """Spread the training errors and take them off, then smooth with the labels put in.
 
@@ -64,6 +70,7 @@ def correct_and_smooth(
         known: ``[b]`` bool, rows with a label.
         steps: steps of each half.
         prior: ``[C]`` class frequencies over the whole graph.
+        rows: rows wanted; all of them when left out.
 
     Reference:
         Huang et al., ICLR 2021, eqs. 4 and 6, with the residuals at their own scale instead of the
@@ -72,20 +79,26 @@ def correct_and_smooth(
     error = np.where(known[:, None], given - base, np.float32(0))
     corrected = base + spread(operator, error, CORRECT, steps)
     corrected[known] = given[known]
-    smooth = np.maximum(spread(operator, corrected, SMOOTH, steps), np.float32(0))
+    smooth = np.maximum(spread(operator, corrected, SMOOTH, steps, rows), np.float32(0))
     return with_prior(smooth, prior, PSEUDO_COUNT)
 
 
-def propagate_labels(operator: sp.csr_matrix, given: Array, steps: int, prior: Array) -> Array:
+def propagate_labels(
+    operator: sp.csr_matrix, given: Array, steps: int, prior: Array, rows: Array | None = None
+) -> Array:
     """Label propagation as probabilities; without mass the class frequencies (Zhou et al. 2003)."""
-    return with_prior(spread(operator, given, SPREAD, steps), prior, PSEUDO_COUNT)
+    return with_prior(spread(operator, given, SPREAD, steps, rows), prior, PSEUDO_COUNT)
 
 
-def spread(operator: sp.csr_matrix, start: Array, share: float, steps: int) -> Array:
-    """``F <- share S F + (1 - share) start``, ``steps`` times, float32."""
+def spread(
+    operator: sp.csr_matrix, start: Array, share: float, steps: int, rows: Array | None = None
+) -> Array:
+    """``F <- share S F + (1 - share) start``, ``steps`` times; the last on ``rows`` alone."""
     keep = np.float32(1 - share) * start
     found = start
-    for _ in range(steps):
+    for step in range(1, steps + 1):
+        if step == steps and rows is not None:
+            operator, keep = operator[rows], keep[rows]
         found = np.float32(share) * (operator @ found) + keep
     return np.asarray(found)
 

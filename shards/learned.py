@@ -55,20 +55,21 @@ class FitRows:
     owner: Array
 
 
-def graph_experts(graph: Graph, state: RidgeState, head: RidgeHead) -> dict[str, Array]:
-    """``[N, C]`` answers of the experts that read the graph and no submodel."""
+def graph_experts(
+    graph: Graph, state: RidgeState, head: RidgeHead, rows: Array
+) -> dict[str, Array]:
+    """``[n, C]`` answers on some rows of the experts that read the graph and no submodel."""
     around, num_classes = whole(graph), graph.schema.num_classes
     step, given = symmetric_operator(around), one_hot(state.labels, num_classes)
     ridge, prior = scores(state, head), class_frequencies(given)
+    known, beside = state.labels >= 0, graph.adjacency.matrix()[rows].astype(np.float32)
     base = np.clip(ridge, 0, 1)
     return {
-        "propagation": propagate_labels(step, given, LABEL_STEPS, prior),
-        "neighbours": with_prior(
-            graph.adjacency.matrix().astype(np.float32) @ given, prior, NEIGHBOUR_PRIOR
-        ),
-        "ridge": ridge,
+        "propagation": propagate_labels(step, given, LABEL_STEPS, prior, rows),
+        "neighbours": with_prior(beside @ given, prior, NEIGHBOUR_PRIOR),
+        "ridge": ridge[rows],
         "correct_and_smooth": correct_and_smooth(
-            step, base, given, state.labels >= 0, LABEL_STEPS, prior
+            step, base, given, known, LABEL_STEPS, prior, rows
         ),
     }
 
@@ -101,7 +102,7 @@ class Evidence:
 
 def gather(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> Evidence:
     """Everything that is known about some rows."""
-    tables = graph_experts(graph, state, head)
+    tables = graph_experts(graph, state, head, fit.rows)
     nodes = nodes_of(graph, state.labels, fit.rows)
     given = GateInput(
         affinity(graph, fit.owner, fit.shards, fit.rows),
@@ -109,7 +110,7 @@ def gather(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> Ev
         held_labels(fit.owner, state.labels, fit.shards, graph.schema.num_classes),
         nodes[:, 1],
     )
-    return Evidence(given, nodes, {name: table[fit.rows] for name, table in tables.items()})
+    return Evidence(given, nodes, tables)
 
 
 def fit_learned(evidence: Evidence, y: Array) -> dict[str, Array]:

@@ -300,7 +300,7 @@ def test_evidence_on_some_rows_is_a_slice_of_the_evidence_on_all() -> None:
 
     found = gather(graph, state, head, FitRows(rows, (0, 1, 2), posteriors, owner))
 
-    tables = graph_experts(graph, state, head)
+    tables = graph_experts(graph, state, head, np.arange(30))
     assert {name: table.tolist() for name, table in found.experts.items()} == {
         name: table[rows].tolist() for name, table in tables.items()
     }

@@ -149,7 +149,7 @@ def test_a_node_that_was_examined_and_bridged_nothing_is_retrained_by_no_examine
 def test_a_plan_names_exactly_the_shards_that_retrain(
     seed: int, halo: dict[str, Any], data: st.DataObject, pool: InlinePool
 ) -> None:
-    records = planted(seed, 30)
+    records = planted(seed, 60)  # enough for every kind of erasure
     overrides = {**halo, "shards.training_epochs": 1, "aggregator.kind": "mean"}
     with TemporaryDirectory() as folder:
         bench = Workbench(pool, Path(folder))

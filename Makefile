@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unweave demo
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m "not slow"
+
+# The long suites alone; CI runs them after `make test`.
+test-all: $(VENV)/.installed-test
+	$(BIN)/pytest -q -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -32,6 +32,8 @@ from tests.coordinator.systems import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow
+
 Overrides = dict[str, Any]
 Combination = dict[str, str]  # factor -> value
 

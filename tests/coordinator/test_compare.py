@@ -26,6 +26,8 @@ from tests.coordinator.systems import planted
 from tests.coordinator.test_cli import answer, unweave, write_folder
 from tests.coordinator.test_tuning import FAST, FAST_CLI, GRAPH
 
+pytestmark = pytest.mark.slow
+
 ALL = [row for rows in PRESETS.values() for row in rows]
 FILES = ["grapheraser", "guide", "safe", "sisa", "unweave"]
 

@@ -33,6 +33,8 @@ from tests.coordinator.systems import (
     summary,
 )
 
+pytestmark = pytest.mark.slow
+
 LEARNED, MERGE = {"aggregator.kind": "learned"}, {"aggregator.kind": "merge"}
 PRODUCT = {"partition.method": "hash", "shards.model": "mlp"}
 DESIGNS = {

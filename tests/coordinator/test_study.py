@@ -26,6 +26,8 @@ from coordinator.trial import (
 )
 from tests.coordinator.systems import Workbench, planted
 
+pytestmark = pytest.mark.slow
+
 FAST = {"shards.hidden": 8, "shards.training_epochs": 5}
 MEAN = Design("mean", {**FAST, "partition.method": "hash", "aggregator.kind": "mean"})
 

@@ -33,6 +33,8 @@ from coordinator.tuning import (
 from tests.coordinator.systems import Workbench, planted
 from tests.coordinator.test_cli import answer, unweave, write_folder
 
+pytestmark = pytest.mark.slow
+
 FAST = {"shards.hidden": 8, "shards.training_epochs": 3}
 GRAPH = block_model(BlockModel(num_nodes=90, num_classes=3, num_features=10, seed=1))
 FAST_CLI = [word for field, value in FAST.items() for word in ("--set", f"{field}={value}")]

@@ -82,7 +82,8 @@ class Aggregation:
         spec, move = RidgeSpec(job.width, job.seed), job.move
         key, held = self._held.pop(job.home, (None, None))
         graph = self._graph(job)
-        if held is not None and key == (job.graph_key, spec):
+        same_graph = held is not None and key == (job.graph_key, spec)
+        if held is not None and same_graph and np.array_equal(held.labels, job.labels):
             state = held
         elif held is not None and move is not None and key == (move.previous_key, spec):
             state = update_state(held, graph, job.labels, spec, move)

@@ -163,7 +163,7 @@ def _count_lost(graph: Graph, owner: Array, rows: Array, owned: Array) -> Array:
     """``[n]`` int64 training in-neighbours of each owned row that are not among ``rows``."""
     elsewhere = owner != UNASSIGNED
     elsewhere[rows] = False
-    positions, target = _incoming(graph.adjacency, rows)
+    positions, target = incoming(graph.adjacency, rows)
     lost = elsewhere[graph.adjacency.indices[positions]] & owned[target]
     return np.bincount(target[lost], minlength=len(rows))
 
@@ -175,7 +175,7 @@ def induced_edges(graph: Graph, rows: Array) -> tuple[Array, Array, Array | None
 
 def restrict_edges(adjacency: Adjacency, rows: Array) -> tuple[Array, Array, Array | None]:
     """Edges among ``rows`` (ascending) of an in-neighbour CSR, in local row numbers."""
-    positions, target = _incoming(adjacency, rows)
+    positions, target = incoming(adjacency, rows)
     sources = adjacency.indices[positions]
     local = np.searchsorted(rows, sources)
     local[local == len(rows)] = 0
@@ -187,7 +187,7 @@ def restrict_edges(adjacency: Adjacency, rows: Array) -> tuple[Array, Array, Arr
     return indptr, local[inside], weight
 
 
-def _incoming(adjacency: Adjacency, rows: Array) -> tuple[Array, Array]:
+def incoming(adjacency: Adjacency, rows: Array) -> tuple[Array, Array]:
     """Positions in the adjacency of the edges into ``rows``, and the local row of each target."""
     starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
     counts = stops - starts

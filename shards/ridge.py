@@ -20,7 +20,9 @@ import scipy.sparse as sp
 import torch
 
 from cluster.digest import derive_seed, keyed_hash
+from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
+from shards.content import incoming
 from shards.jobs import GraphMove
 from shards.submodels.inputs import normalise_rows
 from shards.submodels.rowwise import times
@@ -180,18 +182,14 @@ def _relabelled(matrix: sp.csr_matrix, columns: Array, width: int) -> sp.csr_mat
 def walk_step(graph: Graph, rows: Array) -> sp.csr_matrix:
     """``[n, N]`` float32 rows of (D + I)^-1 (A + I), entries in canonical order."""
     adjacency = graph.adjacency
-    starts = adjacency.indptr[rows]
-    counts = adjacency.indptr[rows + 1] - starts
-    place = np.repeat(np.arange(len(rows)), counts)
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    at = np.arange(len(place)) + np.repeat(starts - first, counts)
+    at, place = incoming(adjacency, rows)
     weight = np.ones(len(at), np.float32) if adjacency.weight is None else adjacency.weight[at]
     column = np.concatenate([adjacency.indices[at], rows])
     row = np.concatenate([place, np.arange(len(rows))])
     share = np.concatenate([weight, np.ones(len(rows), np.float32)]).astype(np.float64)
     share /= adjacency.degree[rows].astype(np.float64)[row] + 1
     order = np.lexsort((column, row))
-    indptr = np.concatenate([[0], np.cumsum(counts + 1)])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(rows)))])
     entries = (share[order].astype(np.float32), column[order], indptr)
     return sp.csr_matrix(entries, shape=(len(rows), graph.num_nodes))
 
@@ -255,9 +253,11 @@ def solve(state: RidgeState, sample: Array) -> RidgeHead:
     moment = torch.from_numpy((state.moment - sums) / UNIT).float()
     scale = float(gram.diagonal().double().mean()) or 1.0
     ridge = _choose_lambda(gram, moment, scale, state, sample)
-    gram.diagonal().add_(ridge * scale)
-    factor = torch.linalg.cholesky(gram)
-    return RidgeHead(torch.cholesky_solve(moment, factor).numpy(), ridge)
+    for larger in (step for step in LAMBDAS if step >= ridge):  # the next one where float32 fails
+        factor = _factor(gram, larger * scale)
+        if factor is not None:
+            return RidgeHead(torch.cholesky_solve(moment, factor).numpy(), larger)
+    raise CorruptArtefactError("ridge statistics", "are no sums of squares; rebuild the system")
 
 
 def _choose_lambda(
@@ -298,14 +298,22 @@ def _leave_one_out(
     probe: torch.Tensor,
     target: torch.Tensor,
 ) -> float:
-    """Mean squared leave-one-out residual on the probe rows."""
-    shifted = gram.clone()
-    shifted.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(shifted)
+    """Sum of squared leave-one-out residuals on the probe rows; infinite where float32 fails."""
+    factor = _factor(gram, ridge)
+    if factor is None:
+        return float("inf")
     weights = torch.cholesky_solve(moment, factor)
     leverage = torch.linalg.solve_triangular(factor, probe.T, upper=False).square().sum(dim=0)
     residual = (target - probe @ weights) / (1 - leverage).clamp(min=1e-3)[:, None]
     return float(residual.double().square().sum())
+
+
+def _factor(gram: torch.Tensor, ridge: float) -> torch.Tensor | None:
+    """Cholesky factor of ``gram + ridge``, None where rounding leaves it indefinite."""
+    shifted = gram.clone()
+    shifted.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
+    return None if bool(failed) else factor
 
 
 def scores(state: RidgeState, head: RidgeHead) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from hypothesis import strategies as st
 
 from cluster.graph import Change, Graph
 from coordinator.disturbance import disturbance
+from shards.aggregation import Aggregation
+from shards.config import ShardsConfig
+from shards.jobs import RidgeJob
+from shards.recipe import Recipe, choose_profile
 from shards.ridge import (
     LAMBDAS,
     SIGNS,
@@ -323,3 +328,31 @@ def test_dense_and_sparse_features_give_the_same_statistics() -> None:
     assert bits(fit_state(dense, labels_of(dense), NARROW)) == bits(
         fit_state(sparse, labels_of(sparse), NARROW)
     )
+
+
+def test_a_lambda_that_float32_cannot_factor_is_passed_over_for_the_next_that_it_can() -> None:
+    state = state_of()
+    sample = np.flatnonzero(state.labels >= 0)
+    shift = 0.05 * scale_of(state) * UNIT**2  # makes the smaller lambdas fail
+    indefinite = replace(state, gram=state.gram - shift * np.eye(len(state.gram)))
+
+    head = solve(indefinite, sample)
+
+    assert np.isfinite(head.weights).all()
+    assert head.ridge > 0.05
+
+
+def test_a_worker_reads_no_labels_of_another_system_that_had_the_same_home_and_graph() -> None:
+    graph = random_graph(3, num_nodes=60)
+    worker, fresh = (Aggregation(lambda home, key, move: graph) for _ in range(2))
+    recipe = Recipe(ShardsConfig(), choose_profile(ShardsConfig()))
+    first, second = (
+        RidgeJob("home", "graph", recipe, labels, np.flatnonzero(labels >= 0), 16, 0)
+        for labels in (labels_of(graph, 0.3), labels_of(graph, 0.7))
+    )
+    worker.fit_ridge(first)
+
+    found, expected = worker.fit_ridge(second), fresh.fit_ridge(second)
+
+    assert found["weights"].tobytes() == expected["weights"].tobytes()
+    assert found["ridge"].tolist() == expected["ridge"].tolist()

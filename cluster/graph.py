@@ -185,6 +185,13 @@ class Graph:
         return Adjacency(indptr, indices, weight)
 
     @cached_property
+    def touching(self) -> Array:
+        """``[N]`` int64 number of edges at each node; a loop counts once."""
+        ends = np.bincount(self.src, minlength=self.num_nodes)
+        ends += np.bincount(self.dst, minlength=self.num_nodes)
+        return ends - np.bincount(self.src[self.src == self.dst], minlength=self.num_nodes)
+
+    @cached_property
     def _row_of(self) -> dict[NodeId, int]:
         return {node_id: row for row, node_id in enumerate(self.ids.tolist())}
 

@@ -16,9 +16,10 @@ from cluster.errors import GraphError
 from cluster.graph import Graph
 from cluster.partition import Partition
 from coordinator.aggregators import find_aggregator
-from coordinator.aggregators.base import AggregatorState, ServingHome, View
+from coordinator.aggregators.base import ServingHome, View
 from coordinator.aggregators.merge import training_labels
 from coordinator.config import Config
+from coordinator.engine import Live
 from coordinator.generation import Generation
 from coordinator.pools import Pool
 from coordinator.pools.base import Progress
@@ -36,10 +37,10 @@ class Answering:
 
     Attributes:
         path: folder of the system.
-        generation: what is published.
-        graph: its graph.
+        generation: the keys it reads: those published, the graph perhaps without what is masked.
+        graph: that graph.
         partition: its partition.
-        state: its aggregator.
+        live: what was published when it was made.
         recipe: recipe of the submodels.
         config: root configuration.
         pool: where posteriors are computed.
@@ -50,7 +51,7 @@ class Answering:
     generation: Generation
     graph: Graph
     partition: Partition
-    state: AggregatorState
+    live: Live
     recipe: Recipe
     config: Config
     pool: Pool
@@ -81,7 +82,7 @@ class Answering:
             view = View(self.graph, self.partition.owners(self.graph), shards, self._home())
             aggregator = find_aggregator(kind)
             answers = self.posteriors() if aggregator.reads_submodels else self._unasked()
-            self._tables[kind] = aggregator.combine(answers, view, self.state, self.config)
+            self._tables[kind] = aggregator.combine(answers, view, self.live.aggregator, self.config)
         return self._tables[kind]
 
     def posteriors(self) -> Array:

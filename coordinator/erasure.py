@@ -52,6 +52,12 @@ class Erasure:
         """Whether nothing is asked."""
         return not (self.nodes or self.edges or self.features or self.labels)
 
+    @property
+    def kind(self) -> str:
+        """nodes, edges, features or labels; mixed where it names several kinds."""
+        named = [name for name in ("nodes", "edges", "features", "labels") if getattr(self, name)]
+        return named[0] if len(named) == 1 else "mixed"
+
     @staticmethod
     def merge(erasures: Iterable[Erasure]) -> Erasure:
         """One erasure that asks for all of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from cluster.digest import Digest, digest
@@ -65,6 +65,10 @@ class Generation:
             for shard, entry in sorted(self.shards.items())
             if entry.weights_digest is not None
         }
+
+    def reading(self, graph_key: str, partition_key: str) -> Generation:
+        """These submodels and this aggregator on another graph."""
+        return replace(self, graph_key=graph_key, partition_key=partition_key)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON form (without the number, which the ledger keeps)."""

@@ -7,8 +7,10 @@ again after any interruption and it ends in the same keys.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
 
 from cluster.digest import tensors_digest
 from cluster.errors import CorruptArtefactError
@@ -60,12 +62,22 @@ class Wanted:
     change: Change | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a reconciliation did."""
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A generation whose every artefact is stored and that nobody sees yet.
 
+    Attributes:
+        wanted: the state it is of.
+        generation: what would be published.
+        aggregator: its aggregator.
+        contents: shard -> what its training reads now, for the shards that were looked at.
+        stopwatch: where the time went.
+    """
+
+    wanted: Wanted
     generation: Generation
     aggregator: AggregatorState
+    contents: Mapping[int, ShardContent]
     stopwatch: Stopwatch
 
 
@@ -92,8 +104,8 @@ class Reconciler:
     progress: Progress
     _epoch: int = field(default=0, init=False)
 
-    def reconcile(self, wanted: Wanted, state: AggregatorState | None) -> Outcome:
-        """Build what is missing, publish, and purge what nothing refers to.
+    def build(self, wanted: Wanted, state: AggregatorState | None) -> Built:
+        """Build what a state is missing; nothing is published.
 
         Args:
             wanted: the wanted state.
@@ -109,9 +121,24 @@ class Reconciler:
         watch.add_cpu("train", sum(report.cpu_seconds for report in reports))
         with watch.stage("aggregator"):
             aggregator = self._aggregate(wanted, graph_key, entries, state)
-        with watch.stage("publish"):
-            generation = self._publish(wanted, graph_key, stored, entries, aggregator, reports)
-        return Outcome(generation, aggregator, watch)
+        generation = _generation(wanted, graph_key, stored, entries, aggregator, reports)
+        return Built(wanted, generation, aggregator, contents, watch)
+
+    def publish(self, built: Built, also: Callable[[Connection], None] | None = None) -> None:
+        """Make a built generation current, in one transaction.
+
+        Args:
+            built: what to publish.
+            also: what else belongs into that transaction.
+
+        Raises:
+            HomeError: somebody else published meanwhile, or the lease is lost.
+        """
+        body = built.generation.to_json() | {"aggregator": dict(built.aggregator.meta)}
+        with built.stopwatch.stage("publish"), self.ledger.write() as tx:
+            self.ledger.publish(tx, built.generation.number, body)
+            if also is not None:
+                also(tx)
 
     # ---- keys
 
@@ -249,7 +276,7 @@ class Reconciler:
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)
 
-    # ---- aggregator, publication, purge
+    # ---- aggregator
 
     def _aggregate(
         self,
@@ -279,35 +306,32 @@ class Reconciler:
         )
         return find_aggregator(self.config.aggregator.kind).fit(context)
 
-    def _publish(
-        self,
-        wanted: Wanted,
-        graph_key: str,
-        stored: set[tuple[str, str]],
-        entries: Mapping[int, ShardEntry],
-        aggregator: AggregatorState,
-        reports: Sequence[BuildReport],
-    ) -> Generation:
-        for entry in entries.values():
-            if entry.weights_digest:
-                stored |= {(SUBMODEL, entry.key), (CONTENT, entry.content_digest)}
-                stored |= {(SLICE, key) for key in entry.slice_keys}
-        costs = dict(wanted.previous.costs) if wanted.previous else {}
-        costs |= {r.shard: round(r.seconds, 4) for r in reports if not r.slices_reused}
-        generation = Generation(
-            wanted.previous.number + 1 if wanted.previous else 1,
-            wanted.epoch,
-            graph_key,
-            str(wanted.partition.key),
-            str(aggregator.key),
-            entries,
-            tuple(sorted(stored | set(aggregator.artefacts))),
-            costs,
-            _retrained(wanted.previous, entries, reports),
-        )
-        meta = dict(aggregator.meta)
-        self.ledger.publish(generation.number, generation.to_json() | {"aggregator": meta})
-        return generation
+
+def _generation(
+    wanted: Wanted,
+    graph_key: str,
+    stored: set[tuple[str, str]],
+    entries: Mapping[int, ShardEntry],
+    aggregator: AggregatorState,
+    reports: Sequence[BuildReport],
+) -> Generation:
+    for entry in entries.values():
+        if entry.weights_digest:
+            stored |= {(SUBMODEL, entry.key), (CONTENT, entry.content_digest)}
+            stored |= {(SLICE, key) for key in entry.slice_keys}
+    costs = dict(wanted.previous.costs) if wanted.previous else {}
+    costs |= {r.shard: round(r.seconds, 4) for r in reports if not r.slices_reused}
+    return Generation(
+        wanted.previous.number + 1 if wanted.previous else 1,
+        wanted.epoch,
+        graph_key,
+        str(wanted.partition.key),
+        str(aggregator.key),
+        entries,
+        tuple(sorted(stored | set(aggregator.artefacts))),
+        costs,
+        _retrained(wanted.previous, entries, reports),
+    )
 
 
 def _retrained(
@@ -319,12 +343,13 @@ def _retrained(
     return tuple(sorted(new | {report.shard for report in reports}))
 
 
-def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
-    """Destroy every artefact that the published generation does not refer to."""
-    kept = set(generation.artefacts)
+def purge(
+    ledger: Ledger, store: LocalStore, kept: Collection[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Destroy every artefact that is not among the ``kept`` ones; returns those destroyed."""
     gone = [item for item in ledger.registered() if item not in kept]
     for kind, key in gone:
         store.delete(kind, key)
     store.clear_staging()
     ledger.unregister(gone)
-    return len(gone)
+    return gone

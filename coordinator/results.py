@@ -24,6 +24,7 @@ class Plan:
     """What an erasure would do; making one changes nothing.
 
     Attributes:
+        asked: what was asked.
         erasure: the records to forget (what is unknown or gone already is left out).
         epoch: graph epoch it was made at; it is void once the graph moved on.
         generation_key: key of the generation it was made for; it is void for any other.
@@ -35,6 +36,7 @@ class Plan:
         already: earlier request id -> number of asked records it had erased.
     """
 
+    asked: Erasure
     erasure: Erasure
     epoch: int
     generation_key: str
@@ -48,7 +50,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Counts and shards; no ids."""
         data = asdict(self)
-        del data["erasure"]
+        del data["asked"], data["erasure"]
         return data | {"unknown": [str(item) for item in self.unknown]}
 
     def __str__(self) -> str:

@@ -34,6 +34,14 @@ class Stopwatch:
         """Wall seconds over all stages."""
         return sum(self.wall.values())
 
+    def plus(self, other: Stopwatch) -> Stopwatch:
+        """This and another, stage by stage."""
+        total = Stopwatch(dict(self.wall), dict(self.cpu))
+        for name, seconds in other.wall.items():
+            total.wall[name] = total.wall.get(name, 0.0) + seconds
+            total.add_cpu(name, other.cpu.get(name, 0.0))
+        return total
+
     def to_json(self) -> dict[str, dict[str, float]]:
         """Stage -> wall and CPU seconds."""
         return {

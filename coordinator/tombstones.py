@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cluster.digest import NodeId, encode_id
 from cluster.graph import Change, Edge, Graph
@@ -10,6 +10,7 @@ from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 
 NODE, EDGE, LABEL = "node", "edge", "label"
+Marks = Mapping[tuple[str, object], list[bytes]]
 FEATURE, FEATURE_ROW = "feature", "feature-row"  # one cell; any cell of a node
 
 
@@ -34,24 +35,29 @@ def marks_of(ledger: Ledger, erasure: Erasure, graph: Graph) -> dict[bytes, str]
     return marks
 
 
-def split_erased(ledger: Ledger, erasure: Erasure, graph: Graph) -> tuple[Erasure, dict[str, int]]:
-    """Take out of ``erasure`` what was erased before.
+def split_erased(
+    erasure: Erasure, graph: Graph, marks: Marks, found: Mapping[bytes, str]
+) -> tuple[Erasure, dict[str, int]]:
+    """Take out of ``erasure`` what was asked before.
+
+    Args:
+        erasure: what is asked.
+        graph: the graph it is asked of.
+        marks: its tombstones, by :func:`asked_marks`.
+        found: tombstone -> request, for those that exist.
 
     Returns:
-        The rest, and the earlier requests: request id -> number of records it had erased already.
+        The rest, and the earlier requests: request id -> number of records it had named already.
     """
-    if not ledger.tombstone_kinds():
-        return erasure, {}
-    marks = dict(_items(ledger, erasure, graph))
-    found = ledger.erased_by([mark for group in marks.values() for mark in group])
     earlier: dict[str, int] = {}
     gone = set()
     for (kind, item), group in marks.items():
-        own, owners = group[0], group[1:]
-        request = found.get(own) or next((found[m] for m in owners if m in found), None)
+        request = next((found[mark] for mark in group if mark in found), None)
         if request is not None:
             gone.add((kind, item))
             earlier[request] = earlier.get(request, 0) + 1
+    if not gone:
+        return erasure, {}
     features: dict[NodeId, tuple[str, ...]] = {}
     for node_id, names in erasure.features.items():
         wanted = graph.schema.features if names is None else tuple(names)
@@ -67,10 +73,14 @@ def split_erased(ledger: Ledger, erasure: Erasure, graph: Graph) -> tuple[Erasur
     return rest, earlier
 
 
+def asked_marks(ledger: Ledger, erasure: Erasure, graph: Graph) -> Marks:
+    """Every asked record -> its own tombstone first, then those of the nodes it hangs on."""
+    return dict(_items(ledger, erasure, graph))
+
+
 def _items(
     ledger: Ledger, erasure: Erasure, graph: Graph
 ) -> Iterator[tuple[tuple[str, object], list[bytes]]]:
-    """Every asked record with its own tombstone first, then those of the nodes it hangs on."""
 
     def node_mark(node_id: NodeId) -> bytes:
         return ledger.mark(NODE, encode_id(node_id))

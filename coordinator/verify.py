@@ -24,11 +24,11 @@ from shards.shard_graph import build_index
 from shards.slices import slice_keys
 
 if TYPE_CHECKING:
-    from coordinator.system import System
+    from coordinator.engine import Engine
 
 
-def verify_system(system: System, replay: Literal["all"] | Sequence[int] | None) -> Report:
-    """See :meth:`coordinator.system.System.verify`."""
+def verify_system(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -> Report:
+    """See :meth:`coordinator.engine.System.verify`."""
     checks: list[Check] = []
 
     def check(name: str, test: Callable[[], str]) -> None:
@@ -39,27 +39,27 @@ def verify_system(system: System, replay: Literal["all"] | Sequence[int] | None)
             problem = str(error)
         checks.append(Check(name, not problem, problem))
 
-    check("graph", lambda: _graph(system))
-    check("partition", lambda: _partition(system))
-    check("erased records absent", lambda: _absent(system))
-    check("contents and keys", lambda: _contents(system))
-    check("weights", lambda: _weights(system))
-    check("slices", lambda: _slices(system))
-    shards = _shards(system, replay)
+    check("graph", lambda: _graph(engine))
+    check("partition", lambda: _partition(engine))
+    check("erased records absent", lambda: _absent(engine))
+    check("contents and keys", lambda: _contents(engine))
+    check("weights", lambda: _weights(engine))
+    check("slices", lambda: _slices(engine))
+    shards = _shards(engine, replay)
     if replay is not None:
-        pool = FreshPool(system.recipe.profile)
+        pool = FreshPool(engine.recipe.profile)
         try:
-            check("replay", lambda: _replay(system, pool, shards))
-            check("aggregator", lambda: _aggregator(system, pool))
+            check("replay", lambda: _replay(engine, pool, shards))
+            check("aggregator", lambda: _aggregator(engine, pool))
         finally:
             pool.close()
     return Report(tuple(checks), shards)
 
 
-def _shards(system: System, replay: Literal["all"] | Sequence[int] | None) -> tuple[int, ...]:
+def _shards(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -> tuple[int, ...]:
     if replay is None:
         return ()
-    known = sorted(system.generation.shards)
+    known = sorted(engine.live.generation.shards)
     if replay == "all":
         return tuple(known)
     unknown = [shard for shard in replay if shard not in known]
@@ -68,39 +68,39 @@ def _shards(system: System, replay: Literal["all"] | Sequence[int] | None) -> tu
     return tuple(int(shard) for shard in replay)
 
 
-def _stored(system: System) -> tuple[Graph, Partition]:
-    store, generation = system._store, system.generation
+def _stored(engine: Engine) -> tuple[Graph, Partition]:
+    store, generation = engine.store, engine.live.generation
     return load_graph(store, generation.graph_key), load_partition(store, generation.partition_key)
 
 
-def _graph(system: System) -> str:
-    graph, _ = _stored(system)
-    return "" if graph_digest(graph) == system.generation.graph_key else "records do not match key"
+def _graph(engine: Engine) -> str:
+    graph, _ = _stored(engine)
+    return "" if graph_digest(graph) == engine.live.generation.graph_key else "records do not match key"
 
 
-def _partition(system: System) -> str:
-    _, partition = _stored(system)
-    same = partition.key == system.generation.partition_key
+def _partition(engine: Engine) -> str:
+    _, partition = _stored(engine)
+    same = partition.key == engine.live.generation.partition_key
     return "" if same else "assignment does not match key"
 
 
-def _absent(system: System) -> str:
-    graph, _ = _stored(system)
-    filtered = without_erased(system._ledger, graph)
+def _absent(engine: Engine) -> str:
+    graph, _ = _stored(engine)
+    filtered = without_erased(engine.ledger, graph)
     return "" if graph_digest(filtered) == graph_digest(graph) else "an erased record is back"
 
 
-def _contents(system: System) -> str:
+def _contents(engine: Engine) -> str:
     """Rebuild every content from the stored graph and derive its key again."""
-    graph, partition = _stored(system)
-    repaired = system.config.shards.repair != "none"
+    graph, partition = _stored(engine)
+    repaired = engine.config.shards.repair != "none"
     index = build_index(graph, partition, has_phantoms=repaired)
     wrong = []
-    for shard, entry in system.generation.shards.items():
+    for shard, entry in engine.live.generation.shards.items():
         content = build_content(graph, index, shard)
-        seed = submodel_seed(system.config.seed, partition.names[shard])
-        key = submodel_key(content.digest, system.recipe, seed)
-        slices = tuple(slice_keys(content, system.recipe, seed).values())
+        seed = submodel_seed(engine.config.seed, partition.names[shard])
+        key = submodel_key(content.digest, engine.recipe, seed)
+        slices = tuple(slice_keys(content, engine.recipe, seed).values())
         silent = entry.weights_digest is None
         found = (content.digest, key, slices, content.is_silent)
         if found != (entry.content_digest, entry.key, entry.slice_keys, silent):
@@ -108,13 +108,13 @@ def _contents(system: System) -> str:
     return f"shards {wrong} do not match their keys" if wrong else ""
 
 
-def _weights(system: System) -> str:
+def _weights(engine: Engine) -> str:
     wrong = []
-    for shard, entry in system.generation.shards.items():
+    for shard, entry in engine.live.generation.shards.items():
         if entry.weights_digest is None:
             continue
         try:
-            weights = load_weights(system._store, entry.key)
+            weights = load_weights(engine.store, entry.key)
         except CorruptArtefactError as error:
             wrong.append(f"shard {shard}: {error.reason}")
             continue
@@ -123,69 +123,69 @@ def _weights(system: System) -> str:
     return "; ".join(wrong) + "; run with repair to rebuild them" if wrong else ""
 
 
-def _slices(system: System) -> str:
+def _slices(engine: Engine) -> str:
     """A slice checkpoint may be missing, which costs time only; a damaged one is named."""
     wrong = []
-    for shard, entry in system.generation.shards.items():
+    for shard, entry in engine.live.generation.shards.items():
         try:
             for key in entry.slice_keys:
-                if system._store.has(SLICE, key):
-                    system._store.get(SLICE, key)
+                if engine.store.has(SLICE, key):
+                    engine.store.get(SLICE, key)
         except CorruptArtefactError as error:
             wrong.append(f"shard {shard}: {error.reason}")
     return "; ".join(wrong) + "; run with repair to remove them" if wrong else ""
 
 
-def _replay(system: System, pool: FreshPool, shards: Sequence[int]) -> str:
-    generation = system.generation
+def _replay(engine: Engine, pool: FreshPool, shards: Sequence[int]) -> str:
+    generation = engine.live.generation
     jobs = [
         ReplayJob(
-            str(system.home),
+            str(engine.home),
             generation.graph_key,
             generation.partition_key,
             shard,
-            system.recipe,
-            submodel_seed(system.config.seed, system.partition.names[shard]),
+            engine.recipe,
+            submodel_seed(engine.config.seed, engine.live.partition.names[shard]),
         )
         for shard in shards
     ]
     wrong = []
-    for report in pool.map("replay", jobs, system._stage("replaying")):
+    for report in pool.map("replay", jobs, engine.stage("replaying")):
         entry = generation.shards[report.shard]
         found = (report.submodel_key, report.content_digest, report.weights_digest)
         if found != (entry.key, entry.content_digest, entry.weights_digest):
             wrong.append(report.shard)
             continue
-        wrong += [report.shard] if _other_slices(system, report.slice_digests) else []
+        wrong += [report.shard] if _other_slices(engine, report.slice_digests) else []
     return f"shards {wrong} came out differently" if wrong else ""
 
 
-def _other_slices(system: System, digests: Mapping[str, str]) -> bool:
+def _other_slices(engine: Engine, digests: Mapping[str, str]) -> bool:
     """Whether a stored slice checkpoint is not the state that the replay reached there."""
-    stored = [key for key in digests if system._store.has(SLICE, key)]
+    stored = [key for key in digests if engine.store.has(SLICE, key)]
     return any(
-        tensors_digest(system._store.get(SLICE, key).tensors) != digests[key] for key in stored
+        tensors_digest(engine.store.get(SLICE, key).tensors) != digests[key] for key in stored
     )
 
 
-def _aggregator(system: System, pool: FreshPool) -> str:
+def _aggregator(engine: Engine, pool: FreshPool) -> str:
     """Fit the aggregator again from nothing, in the fresh process."""
-    graph, partition = _stored(system)
-    context = system._fit_context(graph, partition, pool)
-    state: AggregatorState = find_aggregator(system.config.aggregator.kind).fit(context)
-    if state.key != system.generation.aggregator_key:
+    graph, partition = _stored(engine)
+    context = engine.fit_context(graph, partition, pool)
+    state: AggregatorState = find_aggregator(engine.config.aggregator.kind).fit(context)
+    if state.key != engine.live.generation.aggregator_key:
         return "its inputs do not match its key"
-    same = tensors_digest(state.tensors) == tensors_digest(system._aggregator.tensors)
+    same = tensors_digest(state.tensors) == tensors_digest(engine.live.aggregator.tensors)
     return "" if same else "its parameters came out differently"
 
 
-def environment_changed(system: System) -> list[int]:
+def environment_changed(engine: Engine) -> list[int]:
     """Shards whose published submodel has another recipe than this environment gives."""
-    recipe = Recipe(system.config.shards, choose_profile(system.config.shards))
+    recipe = Recipe(engine.config.shards, choose_profile(engine.config.shards))
     changed = []
-    for shard, key in system.generation.submodels.items():
-        content_digest = system.generation.shards[shard].content_digest
-        seed = submodel_seed(system.config.seed, system.partition.names[shard])
+    for shard, key in engine.live.generation.submodels.items():
+        content_digest = engine.live.generation.shards[shard].content_digest
+        seed = submodel_seed(engine.config.seed, engine.live.partition.names[shard])
         if key != submodel_key(content_digest, recipe, seed):
             changed.append(shard)
     return changed

@@ -32,6 +32,7 @@ from shards.jobs import (
     EvaluateJob,
     GraphMove,
     LearnJob,
+    ReleaseJob,
     ReplayJob,
     ReplayReport,
     RidgeJob,
@@ -166,6 +167,18 @@ class ShardActor:
         """See :meth:`shards.aggregation.Aggregation.answer`."""
         require_profile(job.learn.ridge.recipe.profile)
         return self._aggregation.answer(job)
+
+    def release(self, job: ReleaseJob) -> bool:
+        """Let go of superseded rows and weights; answering is the acknowledgement.
+
+        Files are read whole and never mapped, so nothing of a superseded file stays open.
+        """
+        held = self._graphs.get(job.home)
+        if held is None or held[0] != job.graph_key:
+            self._forget(job.home)
+        models = self._models.get(job.home, {})
+        self._models[job.home] = {k: m for k, m in models.items() if k in job.submodel_keys}
+        return True
 
     def call(self, job: tuple[str, tuple[Any, ...]]) -> Any:
         """Run a pure function, named as ``module:function``, under this process's numerics."""

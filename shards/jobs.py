@@ -154,6 +154,21 @@ class AnswerJob:
 
 
 @dataclass(frozen=True)
+class ReleaseJob:
+    """Let go of everything of a home that is not of its published generation.
+
+    Attributes:
+        home: folder of the system.
+        graph_key: the published graph; None when nothing is to be kept.
+        submodel_keys: the published submodels.
+    """
+
+    home: str
+    graph_key: str | None = None
+    submodel_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReplayJob:
     """Train one shard again, its content rebuilt from the graph's segments."""
 

@@ -23,6 +23,9 @@ class Pool(Protocol):
             UnweaveError: what the method raised, as it was raised.
         """
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """Run ``ShardActor.method(job)`` on every actor that is up, and wait for all answers."""
+
     @property
     def size(self) -> int:
         """Number of actors."""

@@ -84,6 +84,12 @@ class InlinePool:
         with self._busy:
             return run_all(self._start(), method, jobs, progress)
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """See :class:`coordinator.pools.base.Pool`; a child that never started holds nothing."""
+        with self._busy:
+            up = self._worker is not None and self._worker.poll() is None
+            return [ask(self._worker, method, job)] if self._worker and up else []
+
     def cpu_seconds(self) -> float:
         """CPU seconds that the child has spent so far."""
         return float(self.map("cpu_seconds", [None])[0])
@@ -118,6 +124,10 @@ class FreshPool:
     def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
         """See :class:`coordinator.pools.base.Pool`."""
         return run_all(self._worker, method, jobs, progress)
+
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """See :class:`coordinator.pools.base.Pool`."""
+        return [ask(self._worker, method, job)]
 
     def cpu_seconds(self) -> float:
         """CPU seconds that the worker has spent so far."""

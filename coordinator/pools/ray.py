@@ -111,6 +111,11 @@ class RayPool:
                 progress(done, len(jobs))
         return results
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """See :class:`coordinator.pools.base.Pool`."""
+        asked = [getattr(actor, method).remote(job) for actor in self._actors]
+        return [_result(reference, method) for reference in asked]
+
     def cpu_seconds(self) -> float:
         """CPU seconds that all actors have spent so far."""
         return float(sum(ray.get([actor.cpu_seconds.remote() for actor in self._actors])))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from coordinator.config import Config, load_config
 from coordinator.erasure import Erasure
 from coordinator.pools import Pool
 from coordinator.pools.base import Progress
-from coordinator.system import System
+from coordinator.system import System, utc_now
 
 TINY = {
     "partition": {"method": "louvain", "num_shards": 3},
@@ -123,6 +124,9 @@ class WatchedPool:
         self.asked += [(method, job) for job in jobs]
         return self._pool.map(method, jobs, progress)
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        return self._pool.tell(method, job)
+
     def rows_computed(self, graph: Graph) -> dict[str, set[NodeId]]:
         """Submodel key -> ids of the fit rows that it was asked for."""
         jobs = [job for method, job in self.asked if method == "rows"]
@@ -157,6 +161,7 @@ class Workbench:
         home: Path | None = None,
         partition: Partition | None = None,
         pool: Pool | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> System:
         """Fit a tiny system."""
         system = System.fit(
@@ -165,13 +170,20 @@ class Workbench:
             home or self.root / f"home-{len(self._made)}",
             pool=pool or self.pool,
             partition=partition,
+            clock=clock,
         )
         self._made.append(system)
         return system
 
-    def open(self, home: Path, *, graph: Graph | None = None) -> System:
+    def open(
+        self,
+        home: Path,
+        *,
+        graph: Graph | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> System:
         """Open a home."""
-        system = System.open(home, graph=graph, pool=self.pool)
+        system = System.open(home, graph=graph, pool=self.pool, clock=clock)
         self._made.append(system)
         return system
 
@@ -266,7 +278,7 @@ def summary(system: System) -> dict[str, Any]:
         "partition_key": generation.partition_key,
         "aggregator_key": generation.aggregator_key,
         "shards": {shard: tuple(entry) for shard, entry in generation.shards.items()},
-        "fitted": {name: np.array(t) for name, t in system._aggregator.tensors.items()},
+        "fitted": {name: np.array(t) for name, t in system.engine.live.aggregator.tensors.items()},
         "weights": {
             shard: {name: tensor.numpy() for name, tensor in system.submodel(shard).items()}
             for shard in generation.submodels
@@ -298,7 +310,7 @@ def assert_same_tensors(
 def packs_of(system: System) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Key of a pack of fit answers -> submodel key -> ``[R, C]`` answers."""
     return {
-        key: dict(system._store.get(kind, key).tensors)
+        key: dict(system.engine.store.get(kind, key).tensors)
         for kind, key in system.generation.artefacts
         if kind == PACK
     }
@@ -329,8 +341,8 @@ def moved(before: Mapping[int, Any], after: Mapping[int, Any]) -> set[int]:
 
 def overwrite(system: System, kind: str, key: str, blob: Blob) -> None:
     """Put another blob, well formed, in an artefact's place."""
-    system._store.stage(kind, key, blob, fence=10**6)
-    system._store.promote(kind, [key], fence=10**6)
+    system.engine.store.stage(kind, key, blob, fence=10**6)
+    system.engine.store.promote(kind, [key], fence=10**6)
 
 
 def files_of(home: Path) -> dict[str, tuple[int, int]]:
@@ -349,7 +361,7 @@ def artefacts_of(system: System) -> set[str]:
 
 def state_of(system: System) -> tuple[Any, ...]:
     """Everything that a request which is refused may not move."""
-    ledger = system._ledger
+    ledger = system.engine.ledger
     return (
         system.generation,
         ledger.current_generation(),

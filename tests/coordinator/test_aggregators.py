@@ -298,7 +298,7 @@ def _fit_ids(system: System) -> set[NodeId]:
 def test_an_erasure_far_from_every_fit_row_computes_no_row(bench: Workbench) -> None:
     records, pool = planted(14, num_nodes=200, degree=1), WatchedPool(bench.pool)
     system = bench.fit(records, {**OPTIMAL, "shards.layers": 1}, pool=pool)
-    fitted = system._aggregator.tensors["weights"]
+    fitted = system.engine.live.aggregator.tensors["weights"]
     near = _neighbours(records, _neighbours(records, set(training_ids(system))))
     apart = [i for i in unowned_ids(system) if i not in near]
     pool.asked.clear()
@@ -308,7 +308,7 @@ def test_an_erasure_far_from_every_fit_row_computes_no_row(bench: Workbench) -> 
     assert receipt.records["nodes"] == 1
     assert receipt.shards_retrained == ()
     assert pool.rows_computed(system.graph) == {}
-    assert np.array_equal(system._aggregator.tensors["weights"], fitted)
+    assert np.array_equal(system.engine.live.aggregator.tensors["weights"], fitted)
 
 
 def test_an_erasure_beside_a_fit_row_computes_the_rows_it_reaches_and_no_others(
@@ -458,16 +458,16 @@ def test_a_fitted_shard_s_weight_depends_on_its_graph_and_the_whole_alone(
     """Labels and features leave the weights as they are, an edge does not."""
     records, overrides = planted(14, num_nodes=80), {"aggregator.kind": "similarity"}
     system = bench.fit(records, overrides)
-    before, key = system._aggregator.tensors["weights"], system.generation.aggregator_key
+    before, key = system.engine.live.aggregator.tensors["weights"], system.generation.aggregator_key
     train = training_ids(system)
 
     system.erase(Erasure(labels=train[:1], features={train[1]: None}))
-    unread = system._aggregator.tensors["weights"]
+    unread = system.engine.live.aggregator.tensors["weights"]
     system.erase(Erasure(edges=sorted(records.edges)[:40]))
 
     assert np.array_equal(before, unread)
     assert system.generation.aggregator_key != key
-    assert not np.array_equal(before, system._aggregator.tensors["weights"])
+    assert not np.array_equal(before, system.engine.live.aggregator.tensors["weights"])
     assert np.isclose(before.sum(), 1)
 
 

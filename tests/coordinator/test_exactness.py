@@ -247,7 +247,7 @@ def test_replay_of_every_shard_confirms_what_is_published(kind: str, bench: Work
 def test_replay_reads_the_graph_and_never_a_stored_content(damage: str, bench: Workbench) -> None:
     system = bench.fit(planted(5))
     for entry in system.generation.shards.values():
-        path = system._store.path("content", entry.content_digest)
+        path = system.engine.store.path("content", entry.content_digest)
         path.unlink() if damage == "deleted" else path.write_bytes(b"no content")
 
     report = system.verify(replay="all")
@@ -256,18 +256,18 @@ def test_replay_reads_the_graph_and_never_a_stored_content(damage: str, bench: W
 
 
 def _flip_a_byte(system: System, key: str) -> None:
-    path = system._store.path("submodel", key)
+    path = system.engine.store.path("submodel", key)
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
 
 
 def _delete(system: System, key: str) -> None:
-    system._store.path("submodel", key).unlink()
+    system.engine.store.path("submodel", key).unlink()
 
 
 def _other_weights(system: System, key: str) -> Blob:
-    blob = system._store.get("submodel", key)
+    blob = system.engine.store.get("submodel", key)
     return Blob({name: array + 1 for name, array in blob.tensors.items()}, blob.meta)
 
 
@@ -302,19 +302,19 @@ def test_repair_makes_any_damaged_artefact_of_an_open_system_again(
     system = bench.fit(planted(5), OPTIMAL)
     before = summary(system)
     key = next(key for k, key in system.generation.artefacts if k == kind)
-    system._store.path(kind, key).write_bytes(b"damaged")
+    system.engine.store.path(kind, key).write_bytes(b"damaged")
     _delete(system, system.generation.submodels[0])
 
     assert system.verify(repair=True).ok
     assert_same(summary(system), before)
-    system._store.get(kind, key)
+    system.engine.store.get(kind, key)
 
 
 def test_a_changed_segment_fails_verification_and_opening_by_name(bench: Workbench) -> None:
     system = bench.fit(planted(5))
     key = next(key for kind, key in system.generation.artefacts if kind == "segment")
-    blob = system._store.get("segment", key)
-    system._store.path("segment", key).write_bytes(b"damaged")
+    blob = system.engine.store.get("segment", key)
+    system.engine.store.path("segment", key).write_bytes(b"damaged")
 
     report = system.verify(replay="all")
 
@@ -324,8 +324,8 @@ def test_a_changed_segment_fails_verification_and_opening_by_name(bench: Workben
     system.close()
     with pytest.raises(CorruptArtefactError, match=key):
         bench.open(system.home)
-    system._store.stage("segment", key, blob, fence=0)
-    system._store.promote("segment", [key], fence=0)
+    system.engine.store.stage("segment", key, blob, fence=0)
+    system.engine.store.promote("segment", [key], fence=0)
     assert bench.open(system.home).verify().ok
 
 
@@ -338,7 +338,7 @@ def test_the_source_graph_restores_a_damaged_segment_without_what_was_erased(
     before = system.generation.key
     for kind, key in system.generation.artefacts:
         if kind == "segment":
-            system._store.path("segment", key).write_bytes(b"damaged")
+            system.engine.store.path("segment", key).write_bytes(b"damaged")
     system.close()
 
     again = bench.open(system.home, graph=source)
@@ -351,7 +351,7 @@ def test_the_source_graph_restores_a_damaged_segment_without_what_was_erased(
 def test_a_segment_with_other_records_under_its_key_fails_verification(bench: Workbench) -> None:
     system = bench.fit(planted(5))
     key = next(key for kind, key in system.generation.artefacts if kind == "segment")
-    blob = system._store.get("segment", key)
+    blob = system.engine.store.get("segment", key)
     overwrite(system, "segment", key, Blob({**blob.tensors, "x": blob.tensors["x"] + 1}))
 
     assert {"graph", "contents and keys"} <= _failed(system)
@@ -383,7 +383,7 @@ def test_replay_finds_weights_that_their_content_and_recipe_do_not_give(
     system = bench.fit(planted(5))
     entry = system.generation.shards[2]
     _forge(system, entry.key)
-    forged = system._store.get("submodel", entry.key).meta["weights_digest"]
+    forged = system.engine.store.get("submodel", entry.key).meta["weights_digest"]
     shards = {**system.generation.shards, 2: entry._replace(weights_digest=forged)}
     system._generation = replace(system.generation, shards=shards)
 
@@ -394,6 +394,6 @@ def test_replay_finds_weights_that_their_content_and_recipe_do_not_give(
 def test_aggregator_parameters_that_its_inputs_do_not_give_are_found(bench: Workbench) -> None:
     system = bench.fit(planted(5), OPTIMAL)
     forged = {"weights": np.asarray([1.0, 0.0, 0.0])}
-    system._aggregator = replace(system._aggregator, tensors=forged)
+    system.engine.live.aggregator = replace(system.engine.live.aggregator, tensors=forged)
 
     assert _failed(system, replay=[]) == {"aggregator"}

@@ -50,7 +50,7 @@ REDERIVED = {"partition.guarantee": "rederived"}
 def contents_of(system: System) -> dict[int, ShardContent]:
     """The stored content of every shard that has a submodel."""
     return {
-        shard: ShardContent.from_blob(system._store.get(CONTENT, entry.content_digest))
+        shard: ShardContent.from_blob(system.engine.store.get(CONTENT, entry.content_digest))
         for shard, entry in system.generation.shards.items()
         if entry.weights_digest is not None
     }
@@ -129,7 +129,7 @@ def test_a_node_that_was_examined_and_bridged_nothing_is_retrained_by_no_examine
     bench: Workbench,
 ) -> None:
     system = bench.fit(planted(22), TIGHT)
-    index = system._reader_index()
+    index = system.engine.index()
     rows = {i: int(system.graph.rows([i])[0]) for i in system.partition.ids.tolist()}
     spared = 0
     for node, row in rows.items():
@@ -171,7 +171,7 @@ def test_a_silent_shard_takes_note_of_what_its_halo_loses(bench: Workbench) -> N
     system = bench.fit(records, FULL)
     owner = system.partition.assignment
     system.erase(Erasure(labels=[i for i in records.labels if owner.get(i) == 0]))
-    rows = system._reader_index().rows_of(0)
+    rows = system.engine.index().rows_of(0)
     node = next(i for i in system.graph.ids[rows].tolist() if owner[i] != 0)
     before = system.generation.shards[0]
 

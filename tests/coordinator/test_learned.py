@@ -179,8 +179,8 @@ def test_replay_confirms_the_fit_of_a_system_that_was_opened_again(
 
 def test_replay_finds_parameters_that_the_fit_does_not_give(bench: Workbench) -> None:
     system = bench.fit(planted(30), LEARNED)
-    tensors = {name: array + 1e-6 for name, array in system._aggregator.tensors.items()}
-    system._aggregator = replace(system._aggregator, tensors=tensors)
+    tensors = {name: array + 1e-6 for name, array in system.engine.live.aggregator.tensors.items()}
+    system.engine.live.aggregator = replace(system.engine.live.aggregator, tensors=tensors)
 
     report = system.verify(replay=[])
 
@@ -322,7 +322,7 @@ def test_the_learned_aggregator_beats_the_mean_of_its_shards(bench: Workbench) -
 
 def validation_folds(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the cross-fit, its answers, and which half each row is in."""
-    context = system._fit_context(system.graph, system.partition, system.pool)
+    context = system.engine.fit_context(system.graph, system.partition, system.pool)
     honest = find_aggregator("learned").validation_answers(context)
     assert honest is not None
     rows, answers = honest

@@ -49,7 +49,7 @@ def test_ids_in_shards_partition_the_training_ids(method: str, bench: Workbench)
         node_id
         for entry in system.generation.shards.values()
         if entry.weights_digest
-        for node_id in system._store.get("content", entry.content_digest).tensors["id"].tolist()
+        for node_id in system.engine.store.get("content", entry.content_digest).tensors["id"].tolist()
     ]
 
     assert sorted(owned) == training_ids(system)

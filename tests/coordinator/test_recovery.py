@@ -72,7 +72,7 @@ def test_a_home_in_use_is_not_opened_in_another_process(bench: Workbench) -> Non
 
 def test_a_corrupted_checkpoint_is_detected_by_its_digest(bench: Workbench) -> None:
     system = bench.fit(planted(10))
-    path = system._store.path("submodel", system.generation.submodels[0])
+    path = system.engine.store.path("submodel", system.generation.submodels[0])
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 255
     path.write_bytes(raw)
@@ -87,7 +87,7 @@ def test_a_corrupted_checkpoint_does_not_stop_an_erasure_of_its_shard(bench: Wor
     system = bench.fit(planted(10))
     node = training_ids(system)[0]
     shard = system.partition.assignment[node]
-    system._store.path("submodel", system.generation.submodels[shard]).write_bytes(b"damaged")
+    system.engine.store.path("submodel", system.generation.submodels[shard]).write_bytes(b"damaged")
 
     assert system.erase(Erasure(nodes=[node])).shards_retrained == (shard,)
     assert system.verify().ok
@@ -96,7 +96,7 @@ def test_a_corrupted_checkpoint_does_not_stop_an_erasure_of_its_shard(bench: Wor
 def test_a_corrupted_aggregator_is_fitted_again_on_opening(bench: Workbench) -> None:
     system = bench.fit(planted(10), {"aggregator.kind": "optimal"})
     before = summary(system)
-    system._store.path("aggregator", system.generation.aggregator_key).write_bytes(b"damaged")
+    system.engine.store.path("aggregator", system.generation.aggregator_key).write_bytes(b"damaged")
     system.close()
 
     assert_same(summary(bench.open(system.home)), before)
@@ -108,7 +108,7 @@ def test_corrupted_posteriors_are_computed_again_by_an_erasure(bench: Workbench)
     gone = Erasure(nodes=[training_ids(system)[0]])
     for kind, key in system.generation.artefacts:
         if kind == "posteriors":
-            system._store.path(kind, key).write_bytes(b"damaged")
+            system.engine.store.path(kind, key).write_bytes(b"damaged")
 
     system.erase(gone)
 
@@ -207,7 +207,7 @@ def test_an_erasure_that_is_interrupted_anywhere_ends_in_the_same_state_when_ope
     assert_same(summary(resumed), summary(whole))
     assert files_of(resumed.home).keys() == artefacts_of(resumed)
     assert list((resumed.home / "staging").rglob("*.*")) == []
-    assert resumed._ledger.request_states() == {"completed": 1}
+    assert resumed.engine.ledger.request_states() == {"completed": 1}
     assert resumed.generation.epoch == receipt.epoch
     again = resumed.erase(erasure)
     assert again.request_id
@@ -238,7 +238,7 @@ def test_a_request_after_one_that_failed_finishes_that_one_first(
     survivors = records.without(failing, later)
     fresh = bench.fit(survivors, partition=kept_partition(system.partition, survivors))
     assert_same(summary(system), summary(fresh))
-    assert system._ledger.request_states() == {"completed": 2}
+    assert system.engine.ledger.request_states() == {"completed": 2}
     assert system.erase(failing).request_id
 
 
@@ -283,12 +283,12 @@ def test_a_worker_that_dies_leaves_the_request_to_be_resumed(bench: Workbench) -
 
     with pytest.raises(ErasureError):
         system.erase(Erasure(nodes=[node]))
-    assert system._ledger.request_states() == {"accepted": 1}
+    assert system.engine.ledger.request_states() == {"accepted": 1}
     system.close()
 
     reopened = bench.open(system.home)
     assert not reopened.graph.has_node(node)
-    assert reopened._ledger.request_states() == {"completed": 1}
+    assert reopened.engine.ledger.request_states() == {"completed": 1}
 
 
 @pytest.mark.parametrize("step", ["before store", "after store", "after train", "before publish"])
@@ -326,9 +326,9 @@ def test_a_fit_that_is_refused_leaves_the_home_to_another_graph(
 def test_files_that_the_ledger_does_not_know_are_swept_on_opening(bench: Workbench) -> None:
     system = bench.fit(planted(10))
     stray = Blob({"x": np.zeros(3)})
-    system._store.stage("content", "f" * 64, stray, fence=1)
-    system._store.promote("content", ["f" * 64], fence=1)
-    system._store.stage("submodel", "e" * 64, stray, fence=1)
+    system.engine.store.stage("content", "f" * 64, stray, fence=1)
+    system.engine.store.promote("content", ["f" * 64], fence=1)
+    system.engine.store.stage("submodel", "e" * 64, stray, fence=1)
     system.close()
 
     reopened = bench.open(system.home)
@@ -342,8 +342,8 @@ def test_a_home_whose_marker_names_another_home_is_not_swept(bench: Workbench) -
     system.close()
     files = files_of(system.home)
     (system.home / "HOME").write_text("another\n")
-    system._ledger.unregister([("submodel", system.generation.submodels[0])])
-    system._ledger.close()
+    system.engine.ledger.unregister([("submodel", system.generation.submodels[0])])
+    system.engine.ledger.close()
 
     with pytest.raises(HomeError, match="do not belong together"):
         bench.open(system.home)

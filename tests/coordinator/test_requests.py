@@ -162,7 +162,7 @@ def test_a_receipt_counts_the_records_that_went(bench: Workbench) -> None:
     )
 
     assert receipt.records == {"nodes": 1, "edges": degree + 1, "features": 7, "labels": 1}
-    assert Receipt.from_json(system._ledger.receipt(receipt.request_id) or {}) == receipt
+    assert Receipt.from_json(system.engine.ledger.receipt(receipt.request_id) or {}) == receipt
 
 
 # ---- bad input
@@ -427,7 +427,7 @@ def test_no_figure_or_digest_of_the_graph_that_was_outlives_an_erasure(bench: Wo
 
     system.erase(Erasure(nodes=[system.partition.ids.tolist()[0]]))
 
-    stored = load_partition(system._store, system.generation.partition_key)
+    stored = load_partition(system.engine.store, system.generation.partition_key)
     assert dict(stored.info) == {"method": "louvain", "seed": 0}
     held = [path.read_bytes() for path in system.home.rglob("*") if path.is_file()]
     assert not any(source.encode() in raw for raw in held)

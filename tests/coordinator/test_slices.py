@@ -128,7 +128,7 @@ def test_the_home_holds_the_slices_of_the_published_generation_and_no_others(
     assert before - after == superseded
     assert len(after) == len(before)
     assert files_of(system.home).keys() == artefacts_of(system)
-    assert system._ledger.registered() == set(system.generation.artefacts)
+    assert system.engine.ledger.registered() == set(system.generation.artefacts)
 
 
 def test_slices_survive_a_restart(bench: Workbench, records: Records) -> None:
@@ -146,11 +146,11 @@ def test_slices_survive_a_restart(bench: Workbench, records: Records) -> None:
 
 
 def _delete(system: System, key: str) -> None:
-    system._store.delete("slice", key)
+    system.engine.store.delete("slice", key)
 
 
 def _damage(system: System, key: str) -> None:
-    system._store.path("slice", key).write_bytes(b"damaged")
+    system.engine.store.path("slice", key).write_bytes(b"damaged")
 
 
 @pytest.mark.parametrize("harm", [_delete, _damage])
@@ -181,7 +181,7 @@ def test_a_damaged_slice_is_named_by_verification_and_removed_by_repair(
     assert set(failed) == {"slices"}
     assert "shard 1" in failed["slices"]
     assert system.verify(replay="all", repair=True).ok
-    assert not system._store.has("slice", key)
+    assert not system.engine.store.has("slice", key)
     assert_same(summary(system), before)
 
 
@@ -190,7 +190,7 @@ def test_replay_finds_a_slice_that_its_content_does_not_give(
 ) -> None:
     system = bench.fit(records, SLICED)
     key = system.generation.shards[1].slice_keys[0]
-    blob = system._store.get("slice", key)
+    blob = system.engine.store.get("slice", key)
     forged = {name: array + 1 for name, array in blob.tensors.items()}
     overwrite(system, "slice", key, Blob(forged, blob.meta))
 

@@ -1,0 +1,219 @@
+"""A batch: requests that are carried out together, so that a shard retrains once for all of them.
+
+Each step is one transaction and may be done again after an interruption. Up to publication a
+failure leaves the old generation serving, masked; after it the batch can only go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from cluster.digest import tensors_digest
+from cluster.errors import LeaseError, UnweaveError, VerificationError
+from coordinator.engine import Engine
+from coordinator.erasure import Erasure, present_part
+from coordinator.reconcile import Built
+from coordinator.requests.record import RequestRecord, new_request_id
+from coordinator.requests.states import TRANSITIONS, Action, State, decide
+from coordinator.results import Receipt
+from shards.checkpoint import CONTENT, load_weights
+from shards.content import ShardContent
+
+logger = logging.getLogger(__name__)
+
+UNPUBLISHED = {State.SCHEDULED, State.RUNNING, State.VERIFYING}
+
+
+class Batch:
+    """One batch on its way from scheduled to completed.
+
+    Attributes:
+        engine: the home.
+        clock: tells the time.
+        batch_id: its id.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], datetime],
+        batch_id: str,
+        published: Callable[[Iterable[str]], None],
+    ) -> None:
+        self.engine, self.clock, self.batch_id = engine, clock, batch_id
+        self._published = published
+        self._records: dict[str, RequestRecord] = {
+            record.request_id: record
+            for record in engine.ledger.requests.find(batch_id=batch_id)
+        }
+
+    @staticmethod
+    def schedule(
+        engine: Engine,
+        clock: Callable[[], datetime],
+        records: Sequence[RequestRecord],
+        reason: str,
+    ) -> str:
+        """Put requests into a new batch, in one transaction; returns its id."""
+        now, policy = clock(), engine.config.erasure
+        batch_id = "bat_" + new_request_id(now).removeprefix("req_")
+        pairs = [
+            (r, replace(decide(r, Action.SCHEDULE, now, policy=policy), batch_id=batch_id))
+            for r in records
+        ]
+        shards = sorted({shard for record in records for shard in record.shards})
+        with engine.ledger.write() as tx:
+            engine.ledger.add_batch(tx, batch_id, now, shards, len(records))
+            engine.ledger.requests.change_many(tx, pairs, str(Action.SCHEDULE), detail=reason)
+            detail = {"batch": batch_id, "requests": len(records), "shards": shards}
+            engine.ledger.audit.append(tx, "schedule", "", None, detail | {"why": reason})
+        return batch_id
+
+    def carry_out(self) -> None:
+        """Go on from wherever it stands to its end.
+
+        Raises:
+            Exception: whatever kept the submodels from being built; the requests are to be tried
+                again after a pause, or have failed for good.
+        """
+        if any(record.state in UNPUBLISHED for record in self._records.values()):
+            try:
+                self._unlearn()
+            except LeaseError:
+                raise
+            except Exception as error:
+                self._fail(error)
+                raise
+        self._purge()
+        self._complete()
+
+    # ---- up to publication
+
+    def _unlearn(self) -> None:
+        engine, live = self.engine, self.engine.live
+        started = time.perf_counter()
+        payloads = engine.ledger.requests.payloads(list(self._records))
+        asked = {key: Erasure.from_json(data) for key, data in payloads.items()}
+        change, _ = present_part(live.graph, Erasure.merge(asked.values()))
+        self._advance(Action.START)
+        built = None
+        if not change.is_empty:
+            epoch = max(record.epoch or 0 for record in self._records.values())
+            graph = live.graph.apply(change)
+            wanted = engine.wanted(change, graph, max(epoch, live.generation.epoch))
+            built = engine.build(wanted)
+        self._advance(Action.BUILT)
+        if built is not None:
+            self._check(built)
+        self._publish(built, payloads, started)
+
+    def _check(self, built: Built) -> None:
+        """Read back what was built: contents without the records, weights as reported.
+
+        Raises:
+            VerificationError: something stored is not what its key says.
+        """
+        store = self.engine.store
+        for shard in built.generation.retrained:
+            entry = built.generation.shards[shard]
+            content = ShardContent.from_blob(store.get(CONTENT, entry.content_digest))
+            weights = tensors_digest(load_weights(store, entry.key))
+            if (content.digest, weights) != (entry.content_digest, entry.weights_digest):
+                raise VerificationError(
+                    f"shard {shard}: what is stored is not what its key says; the generation is "
+                    "not published and the batch will be tried again"
+                )
+
+    def _publish(
+        self, built: Built | None, payloads: Mapping[str, Mapping[str, Any]], started: float
+    ) -> None:
+        engine, now = self.engine, self.clock()
+        after = built.generation if built else engine.live.generation
+        seconds = round(time.perf_counter() - started, 4)
+        done = {}
+        for key, record in self._records.items():
+            receipt = Receipt(
+                key,
+                record.epoch or 0,
+                after.number,
+                after.retrained if built else (),
+                seconds,
+                record.records,
+                built.stopwatch.to_json() if built else {},
+                record.unknown,
+                payloads[key]["already"],
+            )
+            changed = decide(record, Action.PUBLISH, now, policy=engine.config.erasure)
+            done[key] = replace(changed, receipt=receipt.to_json())
+
+        def close(tx: Connection) -> None:
+            pairs = [(self._records[key], record) for key, record in done.items()]
+            engine.ledger.requests.change_many(tx, pairs, str(Action.PUBLISH))
+            detail = {"batch": self.batch_id, "generation": after.number}
+            engine.ledger.audit.append(tx, "publish", "", None, detail)
+
+        if built is None:
+            with engine.ledger.write() as tx:
+                close(tx)
+        else:
+            engine.publish(built, close)
+        self._records = done
+        self._published(done)
+
+    def _fail(self, error: Exception) -> None:
+        """Note that a try failed; what it is of goes into no log, since it may name records."""
+        engine, now, policy = self.engine, self.clock(), self.engine.config.erasure
+        shards = sorted({s for record in self._records.values() for s in record.shards})
+        code = error.code if isinstance(error, UnweaveError) else type(error).__name__
+        why = f"{code} while shards {shards} were retrained"
+        pairs = []
+        for record in self._records.values():
+            changed = decide(record, Action.FAIL, now, reason=why, policy=policy)
+            pairs.append((record, replace(changed, batch_id=None)))
+        with engine.ledger.write() as tx:
+            engine.ledger.requests.change_many(tx, pairs, str(Action.FAIL), detail=why)
+            engine.ledger.close_batch(tx, self.batch_id)
+            engine.ledger.audit.append(tx, "fail", "", None, {"batch": self.batch_id, "why": why})
+
+    # ---- after it
+
+    def _purge(self) -> None:
+        engine = self.engine
+        self._advance(Action.PURGE)
+        engine.release()
+        engine.purge()
+
+    def _complete(self) -> None:
+        engine, now = self.engine, self.clock()
+        pairs = [
+            (record, decide(record, Action.COMPLETE, now, policy=engine.config.erasure))
+            for record in self._records.values()
+        ]
+        with engine.ledger.write() as tx:
+            engine.ledger.requests.change_many(tx, pairs, str(Action.COMPLETE))
+            engine.ledger.requests.destroy_payloads(tx, list(self._records))
+            engine.ledger.close_batch(tx, self.batch_id)
+            engine.ledger.audit.append(tx, "complete", "", None, {"batch": self.batch_id})
+        engine.ledger.truncate_log()
+
+    def _advance(self, action: Action) -> None:
+        """Take a step with the requests that have not taken it yet."""
+        now, policy = self.clock(), self.engine.config.erasure
+        changed = {
+            key: decide(record, action, now, policy=policy)
+            for key, record in self._records.items()
+            if (record.state, action) in TRANSITIONS
+        }
+        if not changed:
+            return
+        pairs = [(self._records[key], record) for key, record in changed.items()]
+        with self.engine.ledger.write() as tx:
+            self.engine.ledger.requests.change_many(tx, pairs, str(action))
+        self._records |= changed

@@ -1,0 +1,322 @@
+"""Engine: what a home holds, and how it moves from one generation to the next.
+
+It knows nothing of requests: :mod:`coordinator.erasing` decides what is to go and calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from cluster.digest import Digest
+from cluster.errors import CorruptArtefactError, HomeError
+from cluster.graph import Change, Graph
+from cluster.home import GRAPH, SEGMENT, graph_blobs, load_graph, load_partition, partition_blob
+from cluster.partition import Partition
+from cluster.partitioners import make_partition
+from cluster.segments import graph_digest
+from cluster.store import LocalStore
+from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
+from coordinator.config import Config
+from coordinator.generation import Generation
+from coordinator.ledger import Ledger
+from coordinator.pools import Pool, open_pool
+from coordinator.reconcile import Built, Progress, Reconciler, Wanted, purge
+from coordinator.stopwatch import Stopwatch
+from coordinator.tombstones import without_erased
+from shards.jobs import ReleaseJob
+from shards.recipe import Recipe, choose_profile
+from shards.shard_graph import ReaderIndex, build_index
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """What is published, replaced as a whole so that nobody sees two generations mixed.
+
+    Attributes:
+        graph: its graph; requests that were accepted later still stand in it.
+        partition: its partition.
+        generation: its keys.
+        aggregator: its aggregator.
+    """
+
+    graph: Graph
+    partition: Partition
+    generation: Generation
+    aggregator: AggregatorState
+
+
+class Engine:
+    """The parts of one opened home and the moves between its generations."""
+
+    live: Live
+    recipe: Recipe
+
+    def __init__(self, home: Path, config: Config, pool: str | Pool, progress: Progress) -> None:
+        self.home, self.config, self.progress = home, config, progress
+        self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
+        self._index: ReaderIndex | None = None
+        self.store = LocalStore(home)
+        self.ledger = Ledger(home / (config.storage.database or "ledger.db"))
+
+    # ---- making one, reading one
+
+    def begin(self, graph: Graph, partition: Partition | None) -> Stopwatch:
+        """Fit a home from nothing, or go on with a fit of the same graph.
+
+        Raises:
+            HomeError: the home holds a system already, or belongs to another graph.
+        """
+        if self.ledger.current_generation() is not None:
+            raise HomeError(
+                f"{self.home} holds a fitted system; use System.open({str(self.home)!r}), "
+                "or fit into another home"
+            )
+        self.store.initialise(self.ledger.setting("home_id"))
+        graph = without_erased(self.ledger, graph)
+        source = self._require_unclaimed(graph)
+        self.recipe = self.current_recipe()
+        watch = Stopwatch()
+        with watch.stage("partition"):
+            made = partition or self._cut(graph)
+        self.ledger.set_settings({"source_graph": source})
+        (self.home / "config.yaml").write_text(_dump(self.config))
+        built = self.reconciler().build(Wanted(graph, made, 0), None)
+        self.publish(built)
+        self._forget_source()
+        self.purge()
+        return watch.plus(built.stopwatch)
+
+    def _forget_source(self) -> None:
+        """Destroy the source's digest once there is a generation: a guess could be tested by it."""
+        if self.ledger.setting("source_graph"):
+            self.ledger.set_settings({"source_graph": ""})
+
+    def _require_unclaimed(self, graph: Graph) -> str:
+        """A home is for one graph: an interrupted fit goes on only with the same one."""
+        key, claimed = str(graph_digest(graph)), self.ledger.setting("source_graph")
+        if claimed and claimed != key:
+            raise HomeError(
+                f"{self.home} was begun with another graph; fit into another home, or give the "
+                "same graph again to go on"
+            )
+        return key
+
+    def load(self, source: Graph | None) -> None:
+        """Read the published generation; damaged records are restored from the source.
+
+        Raises:
+            HomeError: the fit was interrupted, or the source is another graph.
+            CorruptArtefactError: the stored graph is damaged and there is no source.
+        """
+        current = self.ledger.current_generation()
+        if current is None:
+            raise HomeError(
+                f"the fit of {self.home} was interrupted; give the same graph to "
+                f"System.fit(graph, home={str(self.home)!r}) to go on"
+            )
+        number, body = current
+        self.store.check_marker(self.ledger.setting("home_id"))
+        self._forget_source()
+        generation = Generation.from_json(number, body)
+        self.recipe = self.current_recipe()
+        partition = load_partition(self.store, generation.partition_key)
+        aggregator = AggregatorState(Digest(generation.aggregator_key))
+        graph = None
+        try:
+            graph = load_graph(self.store, generation.graph_key)
+            aggregator = self._load_aggregator(generation, body["aggregator"])
+            self.live = Live(graph, partition, generation, aggregator)
+        except CorruptArtefactError as error:
+            if source is None and error.path.startswith((GRAPH, SEGMENT)):
+                raise
+            if source is not None:
+                graph = self.require_same(source, generation)
+            assert graph is not None
+            logger.warning("%s", error, extra={"event": "artefact_corrupt"})
+            self.live = Live(graph, partition, generation, aggregator)
+            self.rebuild()
+
+    def _load_aggregator(self, generation: Generation, meta: Mapping[str, Any]) -> AggregatorState:
+        stored = [item for item in generation.artefacts if item[0] == AGGREGATOR]
+        kinds = (AGGREGATOR, "posteriors")
+        artefacts = tuple(item for item in generation.artefacts if item[0] in kinds)
+        tensors = self.store.get(*stored[0]).tensors if stored else {}
+        return AggregatorState(Digest(generation.aggregator_key), tensors, meta, artefacts)
+
+    def require_same(self, source: Graph, generation: Generation) -> Graph:
+        """The source less what was erased here, which must be the published graph.
+
+        Raises:
+            HomeError: it is another graph.
+        """
+        graph = without_erased(self.ledger, source)
+        if graph_digest(graph) != generation.graph_key:
+            raise HomeError(
+                f"{self.home} belongs to another graph: the given one, less what was erased here, "
+                "has other records; open the home without graph=, or fit into another home"
+            )
+        return graph
+
+    def sweep(self) -> None:
+        """Destroy files that the ledger does not know; under the lease, in a marked home only."""
+        registered = self.ledger.registered()
+        for item in list(self.store.keys()):
+            if item not in registered:
+                self.store.delete(*item)
+        self.store.clear_staging()
+
+    # ---- moving on
+
+    def wanted(self, change: Change | None, graph: Graph, epoch: int) -> Wanted:
+        """The state after a change of the published graph.
+
+        Args:
+            change: what leads there; None when it is not known, so that everything is looked at.
+            graph: the graph wanted.
+            epoch: graph epoch, for the record only.
+        """
+        live = self.live
+        partition = live.partition.restrict(graph)
+        readers = None if change is None else self.index().of_change(live.graph, change)
+        if partition.guarantee == "rederived":
+            partition, readers = self._cut(graph, allow_empty=True), None
+        return Wanted(graph, partition, epoch, readers, live.generation, live.graph, change)
+
+    def build(self, wanted: Wanted) -> Built:
+        """Build what is missing for a state, and publish nothing."""
+        return self.reconciler().build(wanted, self.live.aggregator)
+
+    def publish(self, built: Built, also: Callable[[Connection], None] | None = None) -> None:
+        """Make a built generation the live one, in one step.
+
+        Args:
+            built: what was built.
+            also: what else belongs into the same transaction.
+        """
+        self.reconciler().publish(built, also)
+        wanted = built.wanted
+        self.live = Live(wanted.graph, wanted.partition, built.generation, built.aggregator)
+        self._index = None
+
+    def rebuild(self) -> Generation:
+        """Build again whatever is missing, damaged, or made in another environment."""
+        self.recipe = self.current_recipe()
+        live, reconciler = self.live, self.reconciler()
+        generation = live.generation
+        reconciler.drop_damaged(generation)
+        wanted = Wanted(live.graph, live.partition, generation.epoch, None, generation)
+        built = reconciler.build(wanted, None)
+        self.publish(built)
+        return built.generation
+
+    def release(self) -> None:
+        """Have every actor let go of superseded rows; returns when all have answered."""
+        if self._pool is not None:
+            generation = self.live.generation
+            keys = tuple(generation.submodels.values())
+            self._pool.tell("release", ReleaseJob(str(self.home), generation.graph_key, keys))
+
+    def purge(self) -> list[tuple[str, str]]:
+        """Destroy every artefact that the published generation does not refer to."""
+        return purge(self.ledger, self.store, set(self.live.generation.artefacts))
+
+    def store_view(self, graph: Graph) -> Generation:
+        """Store a graph that predictions read instead of the published one.
+
+        Returns:
+            The published generation, pointing at that graph and at its partition.
+        """
+        partition = self.live.partition.restrict(graph)
+        keys = (str(graph_digest(graph)), str(partition.key))
+        registered = self.ledger.registered()
+        present = {item for item in registered if self.store.has(*item)}
+        blobs = graph_blobs(graph, {key for kind, key in present if kind == SEGMENT})
+        blobs["partition", keys[1]] = partition_blob(partition)
+        fresh = {item: blob for item, blob in blobs.items() if item not in present}
+        self.reconciler().write_all(fresh)
+        return self.live.generation.reading(*keys)
+
+    # ---- parts
+
+    @property
+    def pool(self) -> Pool:
+        """The pool in use; started on first need."""
+        if self._pool is None:
+            assert isinstance(self._pool_choice, str)
+            shards = self.config.partition.num_shards
+            self._pool = open_pool(
+                self._pool_choice, self.recipe.profile, self.config.shards, shards
+            )
+        return self._pool
+
+    def current_recipe(self) -> Recipe:
+        """The recipe that this environment gives."""
+        return Recipe(self.config.shards, choose_profile(self.config.shards))
+
+    def index(self) -> ReaderIndex:
+        """Who reads which record of the published graph."""
+        if self._index is None:
+            phantoms = self.config.shards.repair != "none"
+            live = self.live
+            self._index = build_index(live.graph, live.partition, has_phantoms=phantoms)
+        return self._index
+
+    def reconciler(self) -> Reconciler:
+        """A reconciler over this home."""
+        return Reconciler(
+            self.config,
+            self.recipe,
+            self.ledger,
+            self.store,
+            self.pool,
+            self.ledger.lease.fence,
+            self.progress,
+        )
+
+    def fit_context(self, graph: Graph, partition: Partition, pool: Pool) -> FitContext:
+        """For a fit of the aggregator from nothing that leaves the home as it is."""
+        generation = self.live.generation
+        return FitContext(
+            graph,
+            generation.graph_key,
+            partition,
+            generation.submodels,
+            self.config,
+            self.recipe,
+            pool,
+            self.store,
+            str(self.home),
+            lambda blobs: None,
+            None,
+            None,
+        )
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """Progress of one stage."""
+        return lambda done, total: self.progress(name, done, total)
+
+    def close(self) -> None:
+        """Give the home back and end what was started for it."""
+        if self._pool is not None and isinstance(self._pool_choice, str):
+            self._pool.close()
+            self._pool = None
+        self.ledger.close()
+
+    def _cut(self, graph: Graph, *, allow_empty: bool = False) -> Partition:
+        report = self.stage("partitioning")
+        config, roles = self.config.partition, self.config.roles
+        return make_partition(graph, config, roles, report, allow_empty=allow_empty)
+
+
+def _dump(config: Config) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(config.model_dump(), sort_keys=False))

@@ -1,0 +1,346 @@
+"""Requests that follow their windows: masked at once, batched, cancelled, held, approved, retried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.errors import (
+    ApprovalError,
+    DuplicateError,
+    ErasureError,
+    GoneError,
+    HoldError,
+    RequestError,
+    StalePlanError,
+    TransitionError,
+)
+from coordinator.erasure import Erasure
+from coordinator.requests.states import State
+from coordinator.system import System
+from tests.coordinator.clock import Clock
+from tests.coordinator.systems import (
+    Workbench,
+    assert_same,
+    kept_partition,
+    planted,
+    summary,
+    training_ids,
+)
+
+WINDOWS = {"erasure.cancel_window": "24h", "erasure.batch_window": "6h"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def system(bench: Workbench, clock: Clock) -> System:
+    return bench.fit(planted(10), WINDOWS, clock=clock)
+
+
+def states(*requests: Any) -> list[str]:
+    return [str(request.state) for request in requests]
+
+
+def test_a_submitted_request_is_masked_at_once_and_done_after_its_windows(
+    system: System, clock: Clock, bench: Workbench
+) -> None:
+    node, other = training_ids(system)[:2]
+    before = system.generation
+
+    request = system.submit(Erasure(nodes=[node]), regulation="gdpr")
+
+    assert request.state == State.ACCEPTED
+    assert not system.graph.has_node(node)
+    with pytest.raises(GoneError):
+        system.predict([node])
+    assert system.predict([other]).generation == before.number
+    assert system.run() == []
+    assert system.generation == before
+
+    clock.forward(hours=31)
+    assert len(system.run()) == 1
+
+    assert request.state == State.COMPLETED
+    survivors = planted(10).without(Erasure(nodes=[node]))
+    kept = kept_partition(system.partition, survivors)
+    assert_same(summary(system), summary(bench.fit(survivors, WINDOWS, partition=kept)))
+    assert [event.state for event in request.events()] == [
+        "accepted", "scheduled", "running", "verifying", "unlearned", "purging", "completed",
+    ]  # fmt: skip
+
+
+def test_predictions_of_a_masked_graph_do_not_read_what_is_masked(
+    system: System, bench: Workbench
+) -> None:
+    node = training_ids(system)[0]
+    others = [i for i in system.graph.ids.tolist() if i != node]
+    system.submit(Erasure(features={node: None}, labels=[node]))
+    hidden = system.predict(others).proba
+
+    poisoned = bench.fit(planted(10), WINDOWS, partition=system.partition)
+    poisoned.submit(Erasure(nodes=[node]))
+
+    assert system.graph.num_nodes == poisoned.graph.num_nodes + 1
+    assert hidden.shape == poisoned.predict(others).proba.shape
+
+
+def test_requests_of_one_window_are_done_in_one_batch(system: System, clock: Clock) -> None:
+    nodes = training_ids(system)[:4]
+    requests = [system.submit(Erasure(nodes=[node])) for node in nodes]
+    number = system.generation.number
+
+    clock.forward(hours=31)
+    system.run()
+
+    assert states(*requests) == ["completed"] * 4
+    assert system.generation.number == number + 1
+    assert len({request.record.batch_id for request in requests}) == 1
+
+
+def test_a_cancelled_request_is_read_again_and_changes_nothing(
+    system: System, clock: Clock
+) -> None:
+    node = training_ids(system)[0]
+    before, answers = summary(system), system.predict(training_ids(system)).proba
+    request = system.submit(Erasure(nodes=[node]))
+
+    request.cancel(by="ada")
+
+    assert request.state == State.CANCELLED
+    assert system.graph.has_node(node)
+    assert (system.predict(training_ids(system)).proba == answers).all()
+    clock.forward(days=3)
+    assert system.run() == []
+    assert_same(summary(system), before)
+    assert system.erase(Erasure(nodes=[node])).records["nodes"] == 1
+
+
+def test_a_request_is_not_cancelled_after_its_window(system: System, clock: Clock) -> None:
+    request = system.submit(Erasure(nodes=training_ids(system)[:1]))
+    clock.forward(hours=25)
+
+    with pytest.raises(TransitionError, match="cancel"):
+        request.cancel()
+    clock.forward(hours=7)
+    system.run()
+    with pytest.raises(TransitionError, match="completed"):
+        request.cancel()
+
+
+def test_a_held_request_stays_masked_and_is_not_done(system: System, clock: Clock) -> None:
+    node, other = training_ids(system)[:2]
+    held = system.submit(Erasure(nodes=[node]))
+    held.hold(by="legal", reason="claim 7")
+    also = system.submit(Erasure(labels=[other]))
+    clock.forward(days=2)
+
+    system.run()
+
+    assert states(held, also) == ["on_hold", "completed"]
+    assert not system.graph.has_node(node)
+    assert system.engine.live.graph.has_node(node)
+    held.release(by="legal")
+    clock.forward(days=2)
+    system.run()
+    assert states(held) == ["completed"]
+    assert not system.engine.live.graph.has_node(node)
+
+
+def test_another_request_for_held_records_waits_and_an_urgent_one_is_refused(
+    system: System, clock: Clock
+) -> None:
+    node = training_ids(system)[0]
+    held = system.submit(Erasure(labels=[node]))
+    held.hold(by="legal", reason="claim 7")
+    whole = system.submit(Erasure(nodes=[node]))
+    clock.forward(days=2)
+
+    system.run()
+
+    assert states(held, whole) == ["on_hold", "accepted"]
+    held.release(by="legal")
+    clock.forward(days=2)
+    system.run()
+    assert states(held, whole) == ["completed", "completed"]
+
+
+def test_an_erasure_of_held_records_is_refused(system: System) -> None:
+    node = training_ids(system)[0]
+    system.submit(Erasure(labels=[node])).hold(by="legal", reason="claim 7")
+
+    with pytest.raises(HoldError, match="legal"):
+        system.erase(Erasure(nodes=[node]))
+    assert system.engine.live.graph.has_node(node)
+
+
+def test_a_large_request_waits_for_another_person(bench: Workbench, clock: Clock) -> None:
+    system = bench.fit(planted(10), WINDOWS | {"erasure.approve_above": 2}, clock=clock)
+    nodes = training_ids(system)[:3]
+    request = system.submit(Erasure(nodes=nodes), requested_by="ada")
+
+    assert request.state == State.NEEDS_APPROVAL
+    assert system.graph.has_node(nodes[0])
+    with pytest.raises(ApprovalError):
+        request.approve(by="ada")
+    request.approve(by="grace")
+
+    assert request.state == State.ACCEPTED
+    assert not system.graph.has_node(nodes[0])
+    clock.forward(days=2)
+    system.run()
+    assert request.state == State.COMPLETED
+    with pytest.raises(ApprovalError, match="approved_by"):
+        system.erase(Erasure(nodes=training_ids(system)[:3]))
+
+
+def test_a_rejected_request_leaves_no_trace_of_its_records(
+    bench: Workbench, clock: Clock
+) -> None:
+    system = bench.fit(planted(10), WINDOWS | {"erasure.approve_above": 2}, clock=clock)
+    nodes = training_ids(system)[:3]
+    request = system.submit(Erasure(nodes=nodes), requested_by="ada")
+
+    request.reject(by="grace", reason="art. 17(3)")
+
+    assert request.state == State.REJECTED
+    assert request.record.reason == "art. 17(3)"
+    assert system.graph.has_node(nodes[0])
+    assert system.engine.ledger.requests.payloads([request.request_id]) == {}
+
+
+def test_the_same_external_id_is_the_same_request_and_another_body_is_refused(
+    system: System,
+) -> None:
+    first, second = (Erasure(nodes=[node]) for node in training_ids(system)[:2])
+    request = system.submit(first, external_request_id="dsr-1")
+
+    assert system.submit(first, external_request_id="dsr-1").request_id == request.request_id
+    with pytest.raises(DuplicateError, match="dsr-1"):
+        system.submit(second, external_request_id="dsr-1")
+    keyed = system.submit(second, idempotency_key="k1")
+    assert system.submit(second, idempotency_key="k1").request_id == keyed.request_id
+    with pytest.raises(DuplicateError, match="k1"):
+        system.submit(first, idempotency_key="k1")
+
+
+def test_a_request_for_what_is_asked_already_is_a_duplicate(system: System) -> None:
+    node = training_ids(system)[0]
+    first = system.submit(Erasure(nodes=[node]))
+
+    again = system.submit(Erasure(nodes=[node]))
+
+    assert again.state == State.DUPLICATE
+    assert again.record.duplicate_of == first.request_id
+
+
+def test_requests_submitted_together_know_of_each_other(system: System, clock: Clock) -> None:
+    a, b = training_ids(system)[:2]
+
+    requests = system.submit_many([Erasure(nodes=[a]), Erasure(nodes=[a]), Erasure(nodes=[a, b])])
+
+    assert states(*requests) == ["accepted", "duplicate", "accepted"]
+    assert requests[1].record.duplicate_of == requests[0].request_id
+    clock.forward(days=2)
+    system.run()
+    assert states(*requests) == ["completed", "duplicate", "completed"]
+
+
+def test_a_plan_is_void_after_another_request(system: System) -> None:
+    a, b = training_ids(system)[:2]
+    plan = system.plan(Erasure(nodes=[a]))
+    system.submit(Erasure(nodes=[b]))
+
+    with pytest.raises(StalePlanError):
+        system.submit(plan)
+
+
+def test_a_request_survives_a_restart_masked(
+    system: System, bench: Workbench, clock: Clock
+) -> None:
+    node = training_ids(system)[0]
+    request = system.submit(Erasure(nodes=[node]))
+    system.close()
+
+    opened = bench.open(system.home, clock=clock)
+
+    again = opened.request(request.request_id)
+    assert again.state == State.ACCEPTED
+    with pytest.raises(GoneError):
+        opened.predict([node])
+    clock.forward(days=2)
+    opened.run()
+    assert again.state == State.COMPLETED
+    assert opened.verify().ok
+
+
+def test_a_failing_batch_is_tried_again_later_and_then_failed_with_its_shards_named(
+    system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = training_ids(system)[0]
+    shard = system.partition.assignment[node]
+    request = system.submit(Erasure(nodes=[node]))
+    before = summary(system)
+    broken = [True]
+    build = system.engine.build
+
+    def fail(wanted: Any) -> Any:
+        if broken[0]:
+            raise ErasureError("the worker ended")
+        return build(wanted)
+
+    monkeypatch.setattr(system.engine, "build", fail)
+    clock.forward(hours=31)
+    attempts = 0
+    while request.state != State.FAILED:
+        assert system.run() == []
+        attempts += 1
+        assert_same(summary(system), before)
+        assert not system.graph.has_node(node)
+        clock.forward(hours=2)
+
+    assert attempts == system.config.erasure.max_attempts
+    assert f"shards [{shard}]" in request.record.reason
+    with pytest.raises(RequestError, match="retry"):
+        request.wait()
+    broken[0] = False
+    request.retry(by="ops")
+    system.run()
+    assert request.state == State.COMPLETED
+
+
+def test_a_request_that_waits_for_a_window_says_so_when_the_patience_ends(
+    system: System,
+) -> None:
+    request = system.submit(Erasure(nodes=training_ids(system)[:1]))
+
+    with pytest.raises(RequestError, match="expedite"):
+        request.wait(timeout=0)
+    request.expedite(by="ops")
+    receipt = request.wait(timeout=60)
+
+    assert receipt is not None
+    assert receipt.request_id == request.request_id
+
+
+def test_urgent_requests_wait_for_no_window(system: System) -> None:
+    request = system.submit(Erasure(nodes=training_ids(system)[:1]), priority="urgent")
+
+    assert request.wait(timeout=60) is not None
+    assert request.state == State.COMPLETED
+
+
+def test_a_request_of_nothing_held_completes_and_says_so(system: System, clock: Clock) -> None:
+    request = system.submit(Erasure(nodes=[10**9]), unknown="report")
+    number = system.generation.number
+    clock.forward(days=2)
+
+    system.run()
+
+    assert request.state == State.COMPLETED
+    assert request.record.unknown == 1
+    assert system.generation.number == number

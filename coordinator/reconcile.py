@@ -321,10 +321,11 @@ def _retrained(
 
 def purge(ledger: Ledger, store: LocalStore, generation: Generation) -> int:
     """Destroy every artefact that the published generation does not refer to."""
+    ledger.lease.require()
     kept = set(generation.artefacts)
     gone = [item for item in ledger.registered() if item not in kept]
     for kind, key in gone:
         store.delete(kind, key)
-    store.clear_staging()
+    store.clear_staging(ledger.lease.fence)
     ledger.unregister(gone)
     return len(gone)

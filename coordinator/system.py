@@ -36,7 +36,6 @@ from coordinator.config import Config, load_config, retained_choice
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
-from coordinator.lock import HomeLock
 from coordinator.planner import forecast, make_plan
 from coordinator.pools import Pool, open_pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
@@ -64,15 +63,13 @@ class System:
         self.home = home
         self.config = config
         self._progress = progress
-        self._lock = HomeLock(home)
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
+        self._store = LocalStore(home)
+        self._ledger = Ledger(config.storage.database or "ledger.db", home=home)
         try:
-            self._ledger = Ledger(home / (config.storage.database or "ledger.db"))
-            self._store = LocalStore(home)
-            self._fence = int(self._ledger.setting("fence") or 0) + 1
-            self._ledger.set_settings({"fence": str(self._fence)})
+            self._ledger.acquire()
         except BaseException:
-            self._lock.release()
+            self._ledger.close()
             raise
         self._graph: Graph
         self._partition: Partition
@@ -177,6 +174,7 @@ class System:
             )
         home_id = self._ledger.setting("home_id")
         self._store.initialise(home_id)
+        self._store.bar(self._ledger.lease.fence)
         graph = without_erased(self._ledger, graph)
         source = self._require_unclaimed(graph)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
@@ -217,6 +215,7 @@ class System:
             )
         number, body = current
         self._store.check_marker(self._ledger.setting("home_id"))
+        self._store.bar(self._ledger.lease.fence)
         self._forget_source()
         self._generation = Generation.from_json(number, body)
         self._recipe = Recipe(self.config.shards, choose_profile(self.config.shards))
@@ -275,12 +274,12 @@ class System:
             self._finish(receipts)
 
     def _sweep(self) -> None:
-        """Destroy files that the ledger does not know; under the lock, in a marked home only."""
+        """Destroy files that the ledger does not know; under the lease, in a marked home only."""
         registered = self._ledger.registered()
         for item in list(self._store.keys()):
             if item not in registered:
                 self._store.delete(*item)
-        self._store.clear_staging()
+        self._store.clear_staging(self._ledger.lease.fence)
 
     # ---- what it is
 
@@ -573,7 +572,6 @@ class System:
             self._pool.close()
             self._pool = None
         self._ledger.close()
-        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -590,7 +588,7 @@ class System:
             self._ledger,
             self._store,
             self.pool,
-            self._fence,
+            self._ledger.lease.fence,
             self._progress,
         )
 

@@ -109,3 +109,28 @@ class ErasureError(UnweaveError):
     """An accepted erasure could not be finished; it stays accepted and will be resumed."""
 
     code = "UW-E001"
+
+
+class RequestError(UnweaveError):
+    """A request cannot do what was asked of it; nothing was changed."""
+
+    code = "UW-E010"
+    exit_code = 2
+
+
+class TransitionError(RequestError):
+    """The request's state does not allow this action."""
+
+    code = "UW-E011"
+
+
+class DuplicateError(RequestError):
+    """An idempotency key was used before, with another body."""
+
+    code = "UW-E014"
+
+
+class LeaseError(HomeError):
+    """This process is no longer, or not yet, the one that may write to the home."""
+
+    code = "UW-H002"

@@ -3,13 +3,20 @@
 A file is complete or absent: bytes go to a temporary name in the staging folder, are fsynced, and
 only then renamed. Workers stage; the coordinator alone promotes. Every blob carries the digest of
 its tensors, checked at each read.
+
+Each holder of the home's lease stages in a folder named after its fence. A new holder bars those
+of all fences before its own: in their place stand plain files, so that a coordinator or worker that
+was paused can neither stage nor promote any more, whatever it believes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +28,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from cluster.digest import Digest, digest, tensors_digest
-from cluster.errors import CorruptArtefactError, HomeError
+from cluster.errors import CorruptArtefactError, HomeError, LeaseError
 
 Array = npt.NDArray[Any]
 SUFFIX = ".safetensors"
@@ -61,8 +68,11 @@ class Store(Protocol):
     def keys(self) -> Iterator[tuple[str, str]]:
         """Every visible ``(kind, key)``."""
 
-    def clear_staging(self) -> int:
-        """Destroy whatever was staged and never promoted; returns the number of files."""
+    def bar(self, fence: int) -> None:
+        """Make staging under every earlier fence impossible, for whoever still tries."""
+
+    def clear_staging(self, fence: int) -> int:
+        """Destroy what was staged up to a fence and never promoted; returns the number of files."""
 
 
 class LocalStore:
@@ -110,25 +120,80 @@ class LocalStore:
         return self.home / "staging" / str(fence) / f"{kind}.{key}{SUFFIX}"
 
     def stage(self, kind: str, key: str, blob: Blob, *, fence: int) -> None:
-        """Write a blob durably into ``staging/<fence>``."""
+        """Write a blob durably into ``staging/<fence>``.
+
+        Raises:
+            LeaseError: a later holder barred this fence.
+        """
         target = self._staged(kind, key, fence)
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         header = {"meta": json.dumps(blob.meta, sort_keys=True), "digest": blob.digest()}
         tensors = {name: np.ascontiguousarray(array) for name, array in blob.tensors.items()}
-        with temporary.open("wb") as file:
-            file.write(save_tensors(tensors, header))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
+        with self._unbarred(fence):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(save_tensors(tensors, header))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
 
     def promote(self, kind: str, keys: Iterable[str], *, fence: int) -> None:
-        """Rename staged blobs into ``objects`` and fsync the folder."""
+        """Rename staged blobs into ``objects`` and fsync the folder.
+
+        Raises:
+            LeaseError: a later holder barred this fence.
+        """
         folder = self.home / "objects" / kind
         folder.mkdir(parents=True, exist_ok=True)
-        for key in keys:
-            self._staged(kind, key, fence).rename(self.path(kind, key))
-        _fsync_folder(folder)
+        with self._unbarred(fence):
+            for key in keys:
+                self._staged(kind, key, fence).rename(self.path(kind, key))
+        fsync_folder(folder)
+
+    @contextmanager
+    def _unbarred(self, fence: int) -> Iterator[None]:
+        """Name the cause where the staging folder of a fence was taken away."""
+        folder = self.home / "staging" / str(fence)
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            if not folder.exists() or folder.is_dir():
+                raise
+            raise LeaseError(
+                f"{folder} was barred: a later coordinator took over {self.home}; nothing was "
+                "written, close this System"
+            ) from error
+
+    def bar(self, fence: int) -> None:
+        """Put a plain file in the place of the staging folder of every fence before this one.
+
+        One empty file a fence stays behind for good: without it, a holder that was paused between
+        taking the lease and its first file could still make its folder.
+
+        Args:
+            fence: the caller's own, whose folder stays.
+        """
+        staging = self.home / "staging"
+        barred = {int(p.name) for p in staging.iterdir() if p.name.isdigit() and p.is_file()}
+        for earlier in sorted(set(range(1, fence)) - barred):
+            self._bar_one(staging / str(earlier))
+        fsync_folder(staging)
+
+    def _bar_one(self, folder: Path) -> None:
+        while True:
+            trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
+            try:
+                folder.rename(trash)
+                shutil.rmtree(trash, ignore_errors=True)
+            except FileNotFoundError:
+                pass
+            try:
+                folder.touch(exist_ok=False)
+            except FileExistsError:
+                if folder.is_file():
+                    return
+                continue  # made again between the two steps
+            return
 
     def get(self, kind: str, key: str) -> Blob:
         """Read a blob and check its digest.
@@ -163,15 +228,22 @@ class LocalStore:
         for path in sorted((self.home / "objects").glob(f"*/*{SUFFIX}")):
             yield path.parent.name, path.name.removesuffix(SUFFIX)
 
-    def clear_staging(self) -> int:
-        """Destroy whatever was staged and never promoted; returns the number of files."""
-        files = [path for path in (self.home / "staging").rglob("*") if path.is_file()]
+    def clear_staging(self, fence: int) -> int:
+        """Destroy what was staged and never promoted; returns the number of files.
+
+        Args:
+            fence: the caller's own; what a later holder staged is not touched.
+        """
+        folders = [path for path in (self.home / "staging").iterdir() if path.is_dir()]
+        old = [p for p in folders if not p.name.isdigit() or int(p.name) <= fence]
+        files = [path for folder in old for path in folder.rglob("*") if path.is_file()]
         for path in files:
             path.unlink()
         return len(files)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -347,9 +347,10 @@ def purge(
     ledger: Ledger, store: LocalStore, kept: Collection[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """Destroy every artefact that is not among the ``kept`` ones; returns those destroyed."""
+    ledger.lease.require()
     gone = [item for item in ledger.registered() if item not in kept]
     for kind, key in gone:
         store.delete(kind, key)
-    store.clear_staging()
+    store.clear_staging(ledger.lease.fence)
     ledger.unregister(gone)
     return gone

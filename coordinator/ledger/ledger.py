@@ -1,44 +1,52 @@
-"""Ledger: what was accepted, promised and published. SQLite, WAL, fully synchronous."""
+"""Ledger: what was asked, promised, published and proved, in SQL, under one lease.
+
+Every change is made in :meth:`Ledger.write`, which compares the fence of the lease inside its
+transaction; reading needs no lease.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from cluster.digest import encode
 from cluster.errors import HomeError
-from coordinator.ledger.tables import (
-    SCHEMA_VERSION,
-    artefacts,
-    generations,
-    metadata,
-    requests,
-    settings,
-    tombstones,
+from coordinator.ledger.audit_table import AuditTable
+from coordinator.ledger.backup_table import BackupTable
+from coordinator.ledger.batch_table import BatchTable
+from coordinator.ledger.certificate_table import CertificateTable
+from coordinator.ledger.engine import (
+    database_url,
+    insert_new,
+    open_engine,
+    reading,
+    shown,
+    truncate_log,
+    writing,
 )
+from coordinator.ledger.lease import TTL_S, Lease
+from coordinator.ledger.request_table import CHUNK, DOOMED, RequestTable
+from coordinator.ledger.tables import artefacts, counters, generations, settings
+from coordinator.ledger.upgrade import upgrade
+from coordinator.ledger.vault import Vault
+from coordinator.requests.record import RequestRecord
+from coordinator.requests.states import State
 
 logger = logging.getLogger(__name__)
+
+KEY_CHECK = "key_check"
+EPOCH = "epoch"
+_MONTH = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -51,192 +59,266 @@ class PendingRequest:
 
 
 class Ledger:
-    """One home's record of truth; every method is one transaction."""
+    """One home's record of truth.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._engine = create_engine(f"sqlite:///{path}")
-        event.listen(self._engine, "connect", _set_pragmas)
+    Attributes:
+        home: folder of the system.
+        name: the database in words, without a password.
+        vault: keys of what stands in cipher.
+        lease: who may write.
+        requests: requests, their events and tombstones.
+        audit: the audit log.
+        certificates: the certificates.
+        batches: the batches.
+        backups: the backups.
+    """
+
+    def __init__(self, database: str | Path, *, home: Path, ttl_s: float = TTL_S) -> None:
+        url = database_url(database, home)
+        self.home = home
+        self.name = shown(url)
+        self._engine = open_engine(url)
         try:
-            with self._engine.begin() as tx:
-                self._create_or_check(tx)
-        except DatabaseError as error:
-            raise HomeError(
-                f"{path} is not a readable ledger ({error.orig}); restore it"
-            ) from error
-        self.truncate_log()
-        self._secret = bytes.fromhex(self.setting("secret"))
+            moved = upgrade(self._engine, home)
+            self.vault = Vault(home)
+            self.lease = Lease(self._engine, home, ttl_s)
+            self.requests = RequestTable(self.read, self.vault)
+            self.audit = AuditTable(self.read)
+            self.certificates = CertificateTable(self.read, self.vault)
+            self.batches = BatchTable(self.read)
+            self.backups = BackupTable(self.read)
+            if self.setting(KEY_CHECK) != self.vault.check_value():
+                raise HomeError(
+                    f"{home / 'keys' / 'home.key'} is not the key of the ledger {self.name}; "
+                    "restore both from the same backup"
+                )
+            if moved:
+                self.truncate_log()  # a secret may have stood in it
+        except BaseException:
+            self._engine.dispose()
+            raise
 
-    def _create_or_check(self, tx: Connection) -> None:
-        if not inspect(tx).has_table("settings"):
-            metadata.create_all(tx)
-            fresh = {
-                "schema_version": str(SCHEMA_VERSION),
-                "home_id": secrets.token_hex(16),
-                "secret": secrets.token_hex(32),
-            }
-            tx.execute(insert(settings), [{"name": k, "value": v} for k, v in fresh.items()])
-        query = select(settings.c.value).where(settings.c.name == "schema_version")
-        version = int(tx.execute(query).scalar_one())
-        if version != SCHEMA_VERSION:
-            raise HomeError(
-                f"{self.path} has ledger schema {version}, this release reads {SCHEMA_VERSION}; "
-                "use the release that wrote it"
-            )
+    def acquire(self) -> int:
+        """Take the lease, and clear what an earlier holder left half done; returns the fence.
+
+        Raises:
+            HomeError: another process holds it.
+        """
+        fence = self.lease.acquire()
+        found = self.vault.names()
+        with self.read() as tx:
+            used = self.requests.used_keys(tx)
+        self.vault.sweep(found, used)
+        self.truncate_log()
+        return fence
 
     def close(self) -> None:
-        """Close the database."""
+        """Give the lease back and close the database."""
+        self.lease.release()
         self._engine.dispose()
+
+    # ---- transactions
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """A transaction that only reads; needs no lease."""
+        return reading(self._engine)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write, under the lease.
+
+        Raises:
+            LeaseError: the lease is not, or no longer, ours; nothing is written.
+            HomeError: the database is gone, full or locked; nothing is written.
+        """
+        with writing(self._engine) as tx:
+            self.lease.check(tx)
+            doomed = tx.info[DOOMED] = set()
+            yield tx
+        self.vault.destroy(doomed)
+
+    def _within(self, tx: Connection | None) -> AbstractContextManager[Connection]:
+        return self.write() if tx is None else nullcontext(tx)
 
     # ---- settings
 
     def setting(self, name: str) -> str:
         """A setting's value; the empty string when it was never set."""
-        with self._engine.begin() as tx:
+        with self.read() as tx:
             query = select(settings.c.value).where(settings.c.name == name)
             return str(tx.execute(query).scalar_one_or_none() or "")
 
-    def set_settings(self, values: Mapping[str, str]) -> None:
-        """Write settings."""
-        with self._engine.begin() as tx:
-            for name, value in values.items():
-                tx.execute(delete(settings).where(settings.c.name == name))
-                tx.execute(insert(settings), {"name": name, "value": value})
+    def set_settings(self, values: Mapping[str, str], tx: Connection | None = None) -> None:
+        """Write settings.
+
+        Args:
+            values: name -> value.
+            tx: a ``ledger.write()`` to be part of; default one of its own.
+        """
+        with self._within(tx) as own:
+            own.execute(delete(settings).where(settings.c.name.in_(list(values))))
+            own.execute(insert(settings), [{"name": n, "value": v} for n, v in values.items()])
 
     # ---- artefacts
 
-    def register(self, keys: Iterable[tuple[str, str]], epoch: int) -> None:
+    def register(
+        self, keys: Iterable[tuple[str, str]], epoch: int, tx: Connection | None = None
+    ) -> None:
         """Record the intent to write artefacts; to be called before their first byte."""
         rows = [{"kind": kind, "key": key, "epoch": epoch} for kind, key in keys]
         if rows:
-            with self._engine.begin() as tx:
-                tx.execute(insert(artefacts).prefix_with("OR IGNORE"), rows)
+            with self._within(tx) as own:
+                insert_new(own, artefacts, rows)
 
     def registered(self) -> set[tuple[str, str]]:
         """Every artefact that may exist."""
-        with self._engine.begin() as tx:
+        with self.read() as tx:
             return {(row.kind, row.key) for row in tx.execute(select(artefacts))}
 
-    def unregister(self, keys: Iterable[tuple[str, str]]) -> None:
+    def unregister(self, keys: Iterable[tuple[str, str]], tx: Connection | None = None) -> None:
         """Forget artefacts whose files were destroyed."""
-        with self._engine.begin() as tx:
-            for kind, key in keys:
-                tx.execute(
-                    delete(artefacts).where(artefacts.c.kind == kind, artefacts.c.key == key)
+        gone = list(keys)
+        with self._within(tx) as own:
+            for start in range(0, len(gone), CHUNK):
+                chunk = gone[start : start + CHUNK]
+                own.execute(
+                    delete(artefacts).where(tuple_(artefacts.c.kind, artefacts.c.key).in_(chunk))
                 )
 
-    # ---- requests
+    # ---- epochs
+
+    def epoch(self) -> int:
+        """Graph epoch: number of accepted changes."""
+        with self.read() as tx:
+            return int(tx.execute(_EPOCH_QUERY).scalar_one())
+
+    def next_epoch(self, tx: Connection) -> int:
+        """Count one accepted change more; returns the new epoch."""
+        row = counters.c.name == EPOCH
+        tx.execute(update(counters).where(row).values(value=counters.c.value + 1))
+        return int(tx.execute(_EPOCH_QUERY).scalar_one())
+
+    # ---- requests as one call each
 
     def accept(
         self, request_id: str, payload: Mapping[str, Any], marks: Mapping[bytes, str]
     ) -> int:
-        """Make a request and its tombstones durable.
+        """Make an urgent request and its tombstones durable.
 
         Args:
             request_id: id of the request.
-            payload: the records to forget, kept until completion.
+            payload: the records to forget, kept in the vault until completion.
             marks: tombstone -> kind.
 
         Returns:
             The graph epoch this request makes.
         """
-        with self._engine.begin() as tx:
-            epoch = self._epoch(tx) + 1
-            row = {"request_id": request_id, "epoch": epoch, "state": "accepted"}
-            tx.execute(insert(requests), row | {"payload": json.dumps(payload)})
-            rows = [{"mark": m, "kind": k, "request_id": request_id} for m, k in marks.items()]
-            if rows:
-                tx.execute(insert(tombstones).prefix_with("OR IGNORE"), rows)
+        now = datetime.now(UTC)
+        kinds = [kind for kind in ("nodes", "edges", "features", "labels") if payload.get(kind)]
+        with self.write() as tx:
+            epoch = self.next_epoch(tx)
+            record = RequestRecord(
+                request_id=request_id,
+                kind=kinds[0] if len(kinds) == 1 else "mixed",
+                state=State.ACCEPTED,
+                regulation="gdpr",
+                priority="urgent",
+                received_at=now,
+                due_at=now + _MONTH,
+                cancel_until=now,
+                accepted_at=now,
+                epoch=epoch,
+                records=dict(payload.get("records", {})),
+            )
+            self.requests.add(tx, [record], {request_id: payload}, {request_id: marks})
         return epoch
-
-    def epoch(self) -> int:
-        """Graph epoch: number of accepted changes."""
-        with self._engine.begin() as tx:
-            return self._epoch(tx)
-
-    @staticmethod
-    def _epoch(tx: Connection) -> int:
-        return int(tx.execute(select(func.max(requests.c.epoch))).scalar() or 0)
 
     def pending(self) -> list[PendingRequest]:
         """Accepted requests that are not completed, oldest first."""
-        query = select(requests).where(requests.c.state == "accepted").order_by(requests.c.epoch)
-        with self._engine.begin() as tx:
-            return [
-                PendingRequest(row.request_id, row.epoch, json.loads(row.payload))
-                for row in tx.execute(query)
-            ]
+        found = self.requests.find(state=State.ACCEPTED)
+        payloads = self.requests.payloads(record.request_id for record in found)
+        pending = [
+            PendingRequest(r.request_id, r.epoch, payloads[r.request_id])
+            for r in found
+            if r.epoch is not None
+        ]
+        return sorted(pending, key=lambda request: request.epoch)
 
     def complete(self, receipts: Mapping[str, Mapping[str, Any]]) -> None:
         """Close requests: keep the receipts, destroy the records they named, truncate the log."""
-        with self._engine.begin() as tx:
-            for request_id, receipt in receipts.items():
-                tx.execute(
-                    update(requests)
-                    .where(requests.c.request_id == request_id)
-                    .values(state="completed", payload=None, receipt=json.dumps(receipt))
-                )
+        now = datetime.now(UTC)
+        found = [self.requests.get(request_id) for request_id in receipts]
+        pairs = [
+            (
+                r,
+                replace(r, state=State.COMPLETED, completed_at=now, receipt=receipts[r.request_id]),
+            )
+            for r in found
+            if r is not None
+        ]
+        with self.write() as tx:
+            self.requests.change_many(tx, pairs, "complete", at=now)
+            self.requests.destroy_payloads(tx, receipts)
         self.truncate_log()
 
     def truncate_log(self) -> None:
         """Move the log into the database and cut it, so that nothing erased stays in it."""
-        with self._engine.connect() as connection:
-            busy = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()[0]
-        if busy:
+        if not truncate_log(self._engine):
             logger.warning(
-                "another process reads %s, so its log was not cut and may hold erased ids; "
-                "end that reader and open the home again",
-                self.path,
+                "another process reads %s, so its log was not cut and may hold what was erased, in "
+                "cipher; end that reader and open the home again",
+                self.name,
                 extra={"event": "log_not_truncated"},
             )
 
     def receipt(self, request_id: str) -> dict[str, Any] | None:
         """Receipt of a completed request."""
-        query = select(requests.c.receipt).where(requests.c.request_id == request_id)
-        with self._engine.begin() as tx:
-            raw = tx.execute(query).scalar_one_or_none()
-        return None if raw is None else dict(json.loads(raw))
+        found = self.requests.get(request_id)
+        return None if found is None or found.receipt is None else dict(found.receipt)
 
     def request_states(self) -> dict[str, int]:
         """Number of requests in each state."""
-        query = select(requests.c.state, func.count()).group_by(requests.c.state)
-        with self._engine.begin() as tx:
-            return {state: count for state, count in tx.execute(query)}  # noqa: C416
+        return self.requests.counts()
 
     # ---- tombstones
 
     def mark(self, kind: str, *record: Any) -> bytes:
         """Keyed HMAC of a record; without the home's secret it names nobody."""
-        return hmac.digest(self._secret, encode((kind, *record)), hashlib.sha256)
+        return hmac.digest(self.vault.secret, encode((kind, *record)), hashlib.sha256)
 
     def tombstone_kinds(self) -> set[str]:
-        """Kinds of records that were ever erased here."""
-        with self._engine.begin() as tx:
-            return set(tx.execute(select(tombstones.c.kind).distinct()).scalars())
+        """Kinds of records that were ever to be erased here."""
+        return self.requests.mark_kinds()
 
-    def erased_by(self, marks: Sequence[bytes]) -> dict[bytes, str]:
+    def erased_by(
+        self, marks: Sequence[bytes], *, unlearned_only: bool = False
+    ) -> dict[bytes, str]:
         """Tombstone -> request id, for those of ``marks`` that exist."""
-        found: dict[bytes, str] = {}
-        with self._engine.begin() as tx:
-            for start in range(0, len(marks), 500):
-                chunk = marks[start : start + 500]
-                query = select(tombstones).where(tombstones.c.mark.in_(chunk))
-                found |= {row.mark: row.request_id for row in tx.execute(query)}
-        return found
+        return self.requests.erased_by(marks, unlearned_only=unlearned_only)
+
+    def remove_of(self, tx: Connection, request_id: str) -> None:
+        """Take back the tombstones of a request that was cancelled or rejected."""
+        self.requests.remove_marks(tx, [request_id])
 
     # ---- generations
 
-    def publish(self, number: int, body: Mapping[str, Any]) -> None:
+    def publish(self, number: int, body: Mapping[str, Any], tx: Connection | None = None) -> None:
         """Make a generation current, in one step.
+
+        Args:
+            number: its number.
+            body: what it is.
+            tx: a ``ledger.write()`` to be part of; default one of its own.
 
         Raises:
             HomeError: somebody else published this number meanwhile.
+            LeaseError: this process may no longer publish.
         """
         try:
-            with self._engine.begin() as tx:
-                tx.execute(delete(generations).where(generations.c.number < number))
-                row = {"number": number, "body": json.dumps(body), "is_current": True}
-                tx.execute(insert(generations), row)
+            with self._within(tx) as own:
+                own.execute(delete(generations).where(generations.c.number < number))
+                row = {"number": number, "body": body, "is_current": True}
+                own.execute(insert(generations), row)
         except IntegrityError as error:
             raise HomeError(
                 f"generation {number} was published by another process; open the home again"
@@ -245,13 +327,9 @@ class Ledger:
     def current_generation(self) -> tuple[int, dict[str, Any]] | None:
         """Number and body of the published generation."""
         query = select(generations).where(generations.c.is_current)
-        with self._engine.begin() as tx:
+        with self.read() as tx:
             row = tx.execute(query).one_or_none()
-        return None if row is None else (row.number, dict(json.loads(row.body)))
+        return None if row is None else (row.number, dict(row.body))
 
 
-def _set_pragmas(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+_EPOCH_QUERY = select(counters.c.value).where(counters.c.name == EPOCH)

@@ -109,3 +109,28 @@ class ErasureError(UnweaveError):
     """An accepted erasure could not be finished; it stays accepted and will be resumed."""
 
     code = "UW-E001"
+
+
+class RequestError(UnweaveError):
+    """A request cannot be taken, or not be changed in the way that was asked."""
+
+    code = "UW-E010"
+    exit_code = 2
+
+
+class TransitionError(RequestError):
+    """A request's state does not allow this action, or not any more."""
+
+    code = "UW-E011"
+
+
+class ApprovalError(RequestError):
+    """Who asked for an erasure cannot be the one who approves it (four eyes)."""
+
+    code = "UW-E012"
+
+
+class HoldError(RequestError):
+    """A request cannot be put on hold, or taken off it, in the state it is in."""
+
+    code = "UW-E013"

@@ -1,0 +1,1 @@
+"""What is asked and where it stands: pure values and decisions; no SQL, no clock, no files."""

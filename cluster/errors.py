@@ -112,16 +112,28 @@ class ErasureError(UnweaveError):
 
 
 class RequestError(UnweaveError):
-    """A request cannot do what was asked of it; nothing was changed."""
+    """A request cannot be taken, or not be changed in the way that was asked."""
 
     code = "UW-E010"
     exit_code = 2
 
 
 class TransitionError(RequestError):
-    """The request's state does not allow this action."""
+    """A request's state does not allow this action, or not any more."""
 
     code = "UW-E011"
+
+
+class ApprovalError(RequestError):
+    """Who asked for an erasure cannot be the one who approves it (four eyes)."""
+
+    code = "UW-E012"
+
+
+class HoldError(RequestError):
+    """A hold does not allow this, or cannot be set or ended in the state the request is in."""
+
+    code = "UW-E013"
 
 
 class DuplicateError(RequestError):
@@ -134,3 +146,25 @@ class LeaseError(HomeError):
     """This process is no longer, or not yet, the one that may write to the home."""
 
     code = "UW-H002"
+
+
+class GoneError(UnknownIdError):
+    """Ids that were erased here, or are to be."""
+
+    code = "UW-G003"
+
+    def __str__(self) -> str:
+        return f"{len(self.ids)} {self.kind}(s) were erased from {self.graph}: {shorten(self.ids)}"
+
+
+class SelectorError(GraphError):
+    """A subject, a predicate or a file of ids does not say which records it means."""
+
+    code = "UW-G010"
+
+
+class VerificationError(UnweaveError):
+    """A piece of evidence is not what it claims to be."""
+
+    code = "UW-V001"
+    exit_code = 7

@@ -19,6 +19,7 @@ from cluster.digest import tensors_digest
 from cluster.errors import LeaseError, UnweaveError, VerificationError
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
+from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import TRANSITIONS, Action, State, decide
@@ -28,6 +29,7 @@ from shards.content import ShardContent
 
 logger = logging.getLogger(__name__)
 
+OPEN, CLOSED = "open", "closed"
 UNPUBLISHED = {State.SCHEDULED, State.RUNNING, State.VERIFYING}
 
 
@@ -70,8 +72,10 @@ class Batch:
         ]
         shards = sorted({shard for record in records for shard in record.shards})
         with engine.ledger.write() as tx:
-            engine.ledger.add_batch(tx, batch_id, now, shards, len(records))
-            engine.ledger.requests.change_many(tx, pairs, str(Action.SCHEDULE), detail=reason)
+            fence = engine.ledger.lease.fence
+            row = BatchRow(batch_id, OPEN, tuple(shards), len(records), now, fence)
+            engine.ledger.batches.add(tx, row)
+            engine.ledger.requests.change_many(tx, pairs, str(Action.SCHEDULE), reason, at=now)
             detail = {"batch": batch_id, "requests": len(records), "shards": shards}
             engine.ledger.audit.append(tx, "schedule", "", None, detail | {"why": reason})
         return batch_id
@@ -155,7 +159,7 @@ class Batch:
 
         def close(tx: Connection) -> None:
             pairs = [(self._records[key], record) for key, record in done.items()]
-            engine.ledger.requests.change_many(tx, pairs, str(Action.PUBLISH))
+            engine.ledger.requests.change_many(tx, pairs, str(Action.PUBLISH), at=now)
             detail = {"batch": self.batch_id, "generation": after.number}
             engine.ledger.audit.append(tx, "publish", "", None, detail)
 
@@ -178,8 +182,8 @@ class Batch:
             changed = decide(record, Action.FAIL, now, reason=why, policy=policy)
             pairs.append((record, replace(changed, batch_id=None)))
         with engine.ledger.write() as tx:
-            engine.ledger.requests.change_many(tx, pairs, str(Action.FAIL), detail=why)
-            engine.ledger.close_batch(tx, self.batch_id)
+            engine.ledger.requests.change_many(tx, pairs, str(Action.FAIL), why, at=now)
+            engine.ledger.batches.change(tx, self.batch_id, CLOSED)
             engine.ledger.audit.append(tx, "fail", "", None, {"batch": self.batch_id, "why": why})
 
     # ---- after it
@@ -197,9 +201,9 @@ class Batch:
             for record in self._records.values()
         ]
         with engine.ledger.write() as tx:
-            engine.ledger.requests.change_many(tx, pairs, str(Action.COMPLETE))
+            engine.ledger.requests.change_many(tx, pairs, str(Action.COMPLETE), at=now)
             engine.ledger.requests.destroy_payloads(tx, list(self._records))
-            engine.ledger.close_batch(tx, self.batch_id)
+            engine.ledger.batches.change(tx, self.batch_id, CLOSED)
             engine.ledger.audit.append(tx, "complete", "", None, {"batch": self.batch_id})
         engine.ledger.truncate_log()
 
@@ -215,5 +219,5 @@ class Batch:
             return
         pairs = [(self._records[key], record) for key, record in changed.items()]
         with self.engine.ledger.write() as tx:
-            self.engine.ledger.requests.change_many(tx, pairs, str(action))
+            self.engine.ledger.requests.change_many(tx, pairs, str(action), at=now)
         self._records |= changed

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.config import PartitionConfig, RolesConfig
 from cluster.errors import ConfigError
+from coordinator.requests.policy import RequestPolicy
 from shards.config import ShardsConfig
 
 
@@ -73,6 +74,7 @@ class Config(BaseModel):
     aggregator: AggregatorConfig = AggregatorConfig()
     roles: RolesConfig = RolesConfig()
     storage: StorageConfig = StorageConfig()
+    erasure: RequestPolicy = RequestPolicy()
     seed: int = 0
     tuned_on: TunedOn | None = Field(
         default=None, description="set by `unweave tune`; enters no key"

@@ -64,7 +64,14 @@ class Engine:
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
         self.store = LocalStore(home)
-        self.ledger = Ledger(home / (config.storage.database or "ledger.db"))
+        patience = config.erasure.lease.total_seconds()
+        database = config.storage.database or "ledger.db"
+        self.ledger = Ledger(database, home=home, ttl_s=patience)
+        try:
+            self.ledger.acquire()
+        except BaseException:
+            self.ledger.close()
+            raise
 
     # ---- making one, reading one
 

@@ -8,8 +8,10 @@ unlearned (published), purging (files are destroyed), completed (certificates).
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from cluster.digest import NodeId, encode_id
 from cluster.errors import (
     ApprovalError,
     ConfigError,
+    DuplicateError,
     HoldError,
     LeaseError,
     RequestError,
@@ -25,11 +28,16 @@ from cluster.errors import (
     UnknownIdError,
 )
 from cluster.graph import Graph
+from coordinator.batch import OPEN as OPEN_BATCH
 from coordinator.batch import Batch
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.holds import meets
 from coordinator.planner import make_plan
+from coordinator.requests.record import RequestRecord
+from coordinator.requests.regulations import new_record
+from coordinator.requests.scheduler import Decision, next_batch
+from coordinator.requests.states import CLOSED, MASKED, OPEN, Action, State, decide
 from coordinator.results import Plan, Receipt
 from coordinator.tombstones import NODE, asked_marks, marks_of, split_erased
 
@@ -102,8 +110,23 @@ class Erasing:
     def forgotten(self, ids: Iterable[NodeId]) -> list[NodeId]:
         """Those of some ids that were erased here, or are to be."""
         ledger = self.engine.ledger
-        marks = {ledger.mark(NODE, encode_id(node_id)): node_id for node_id in ids}
+        known = [i for i in ids if isinstance(i, int | str | uuid.UUID)]
+        marks = {ledger.mark(NODE, encode_id(node_id)): node_id for node_id in known}
         return [marks[mark] for mark in ledger.erased_by(list(marks))]
+
+    def record(self, request_id: str) -> RequestRecord:
+        """A request as the ledger has it.
+
+        Raises:
+            RequestError: there is none of that id.
+        """
+        found = self.engine.ledger.requests.get(request_id)
+        if found is None:
+            raise RequestError(
+                f"no request {request_id!r} in {self.engine.home}; list them with "
+                "`unweave requests ls` or System.requests()"
+            )
+        return found
 
     # ---- intake
 
@@ -258,7 +281,7 @@ class Erasing:
             ApprovalError: the requester approves.
         """
         ledger, now = self.engine.ledger, self.clock()
-        before = ledger.requests.get(request_id)
+        before = self.record(request_id)
         after = decide(
             before, action, now, by=by, reason=reason, policy=self.engine.config.erasure
         )
@@ -270,11 +293,12 @@ class Erasing:
                 after = replace(after, epoch=ledger.next_epoch(tx))
             if enters:
                 marks = marks_of(ledger, erasure, self.engine.live.graph)
-                ledger.add_marks(tx, request_id, marks)
+                ledger.requests.add_marks(tx, request_id, marks)
             if leaves:
-                ledger.remove_marks(tx, request_id)
+                ledger.requests.remove_marks(tx, [request_id])
                 ledger.requests.destroy_payloads(tx, [request_id])
-            ledger.requests.change(tx, before, after, str(action), by=by, detail=reason)
+            pairs = [(before, after)]
+            ledger.requests.change_many(tx, pairs, str(action), reason, by=by, at=now)
             ledger.audit.append(tx, str(action), by, request_id, {"state": str(after.state)})
         if leaves:
             self._unmask([request_id])
@@ -306,14 +330,14 @@ class Erasing:
             )
         (record,) = self._accept([ask])
         self._run_batch([record], "urgent")
-        done = self.engine.ledger.requests.get(record.request_id)
+        done = self.record(record.request_id)
         assert done.receipt is not None
         return Receipt.from_json(done.receipt)
 
     def _nothing_to_do(self, plan: Plan) -> Receipt:
         if len(plan.already) == 1 and not plan.unknown:
             (request_id,) = plan.already
-            earlier = self.engine.ledger.requests.get(request_id).receipt
+            earlier = self.record(request_id).receipt
             if earlier is not None:
                 return Receipt.from_json(earlier)
         generation = self.engine.live.generation
@@ -358,7 +382,7 @@ class Erasing:
             if not decision.batch:
                 return done
             self._require_environment()
-            records = [self.engine.ledger.requests.get(key) for key in decision.batch]
+            records = [self.record(key) for key in decision.batch]
             try:
                 done.append(self._run_batch(records, decision.reason))
             except LeaseError:
@@ -387,7 +411,7 @@ class Erasing:
         return size > self.engine.config.erasure.approve_above and not ask.approved_by
 
     def _finish_begun(self) -> list[str]:
-        begun = self.engine.ledger.open_batches()
+        begun = [batch.batch_id for batch in self.engine.ledger.batches.list(state=OPEN_BATCH)]
         for batch_id in begun:
             self._carry_out(batch_id)
         return begun

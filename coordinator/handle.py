@@ -30,7 +30,7 @@ class Request:
     @property
     def record(self) -> RequestRecord:
         """Everything that is known of it; holds no ids."""
-        return self._erasing.engine.ledger.requests.get(self.request_id)
+        return self._erasing.record(self.request_id)
 
     @property
     def state(self) -> State:

@@ -136,7 +136,7 @@ class Reconciler:
         """
         body = built.generation.to_json() | {"aggregator": dict(built.aggregator.meta)}
         with built.stopwatch.stage("publish"), self.ledger.write() as tx:
-            self.ledger.publish(tx, built.generation.number, body)
+            self.ledger.publish(built.generation.number, body, tx)
             if also is not None:
                 also(tx)
 

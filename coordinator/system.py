@@ -449,7 +449,7 @@ class System:
         Raises:
             RequestError: there is none.
         """
-        self.engine.ledger.requests.get(request_id)
+        self.erasing.record(request_id)
         return Request(self.erasing, request_id)
 
     def requests(self, **wanted: Any) -> list[Request]:

@@ -99,14 +99,18 @@ def _items(
 
 
 def without_erased(ledger: Ledger, graph: Graph) -> Graph:
-    """Filter a graph that was given to a home by the home's tombstones, before any key is made."""
+    """Filter a graph that was given to a home by the home's tombstones, before any key is made.
+
+    What was accepted and is not unlearned yet stays: it is in the published graph as well.
+    """
     kinds = ledger.tombstone_kinds()
     ids = graph.ids.tolist()
 
     def erased(kind: str, records: dict[bytes, object]) -> list[object]:
         if kind not in kinds:
             return []
-        return [records[mark] for mark in ledger.erased_by(list(records))]
+        found = ledger.erased_by(list(records), unlearned_only=True)
+        return [records[mark] for mark in found]
 
     nodes = erased(NODE, {ledger.mark(NODE, encode_id(i)): i for i in ids} if NODE in kinds else {})
     edges = _erased_edges(ledger, graph) if EDGE in kinds else []
@@ -134,4 +138,4 @@ def _erased_edges(ledger: Ledger, graph: Graph) -> list[Edge]:
         ledger.mark(EDGE, *_edge_record(edge, directed=graph.schema.directed)): edge
         for edge in pairs
     }
-    return [records[mark] for mark in ledger.erased_by(list(records))]
+    return [records[mark] for mark in ledger.erased_by(list(records), unlearned_only=True)]

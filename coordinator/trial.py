@@ -154,7 +154,7 @@ def run_trial(key: str, data: str, graph: Graph, task: Task) -> Trial:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """What a trial depends on of a configuration: not where it lives nor how it was chosen."""
-    return config.model_dump(exclude={"storage", "tuned_on"})
+    return config.model_dump(exclude={"storage", "erasure", "tuned_on"})
 
 
 def erasure_prices(status: Mapping[str, Any]) -> dict[str, float]:

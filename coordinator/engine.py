@@ -178,7 +178,7 @@ class Engine:
         for item in list(self.store.keys()):
             if item not in registered:
                 self.store.delete(*item)
-        self.store.clear_staging()
+        self.store.clear_staging(self.ledger.lease.fence)
 
     # ---- moving on
 

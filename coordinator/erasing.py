@@ -34,8 +34,8 @@ from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.holds import meets
 from coordinator.planner import make_plan
-from coordinator.requests.record import RequestRecord
-from coordinator.requests.regulations import new_record
+from coordinator.requests.record import RequestRecord, new_request_id
+from coordinator.requests.regulations import due_at
 from coordinator.requests.scheduler import Decision, next_batch
 from coordinator.requests.states import CLOSED, MASKED, OPEN, Action, State, decide
 from coordinator.results import Plan, Receipt
@@ -58,7 +58,7 @@ class Ask:
         reason: why, for the log.
         external_request_id: the caller's own id, at most one request each.
         idempotency_key: key of this call; the same key with another body is refused.
-        submitted_at: when the person asked, where that was earlier.
+        received_at: when the controller got it, where that was earlier; its clock starts then.
         parent_id: the request it is a part of.
         subjects: people whose records these are.
     """
@@ -72,7 +72,7 @@ class Ask:
     reason: str = ""
     external_request_id: str | None = None
     idempotency_key: str | None = None
-    submitted_at: datetime | None = None
+    received_at: datetime | None = None
     parent_id: str | None = None
     subjects: tuple[NodeId, ...] = ()
 
@@ -153,7 +153,7 @@ class Erasing:
             if plan.unknown and unknown == "raise":
                 kind = "edge" if all(isinstance(i, tuple) for i in plan.unknown) else "record"
                 raise UnknownIdError(plan.unknown, "the graph", kind)
-            plans.append(replace(plan, epoch=epoch, already=already))
+            plans.append(replace(plan, asked=item, epoch=epoch, already=already))
         return plans
 
     def submit(self, asks: Sequence[Ask]) -> list[RequestRecord]:
@@ -230,13 +230,18 @@ class Erasing:
         regulation = ask.regulation or policy.regulation
         if plan.erasure.is_empty and plan.already and not plan.unknown:
             duplicate_of = next(iter(plan.already))
-        record = new_record(
-            policy,
-            now,
+        received = ask.received_at or now
+        urgent = ask.priority != "normal"
+        record = RequestRecord(
+            request_id=new_request_id(now),
             kind=ask.kind,
+            state=State.RECEIVED,
             regulation=regulation,
             priority=ask.priority,
-            submitted_at=ask.submitted_at,
+            received_at=received,
+            submitted_at=now,
+            due_at=due_at(regulation, received, policy),
+            cancel_until=now if urgent else now + policy.cancel_window,
             requested_by=ask.requested_by,
             reason=ask.reason,
             external_request_id=ask.external_request_id,

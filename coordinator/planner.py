@@ -29,6 +29,7 @@ def make_plan(
         shards = _retraining(graph, index, partition, generation, change)
     costs = generation.costs
     return Plan(
+        erasure,
         Erasure(change.nodes, change.edges, dict(change.features), change.labels),
         generation.epoch,
         str(generation.key),

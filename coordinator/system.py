@@ -386,7 +386,7 @@ class System:
         reason: str = "",
         external_request_id: str | None = None,
         idempotency_key: str | None = None,
-        submitted_at: datetime | None = None,
+        received_at: datetime | None = None,
         unknown: Literal["raise", "report"] = "raise",
     ) -> Request:
         """Accept a request that is carried out when its windows say so; see :meth:`run`.
@@ -402,7 +402,7 @@ class System:
             external_request_id: the caller's own id; asked again with the same content, it gives
                 the same request.
             idempotency_key: the same for one call.
-            submitted_at: when the person asked, where that was earlier: deadlines count from it.
+            received_at: when the controller got it, where that was earlier: its clock starts then.
             unknown: as in :meth:`plan`.
 
         Raises:
@@ -422,7 +422,7 @@ class System:
             reason,
             external_request_id,
             idempotency_key,
-            submitted_at,
+            received_at,
         )
         (record,) = self.erasing.submit([ask])
         return Request(self.erasing, record.request_id)

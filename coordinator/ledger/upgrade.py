@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from coordinator.lock import HomeLock
 
 FIRST = "0001"
 MIGRATIONS = Path(__file__).parent / "migrations"
+_ONE_AT_A_TIME = threading.Lock()  # Alembic's context is global to the process
 _ADVISORY_LOCK = 0x756E7765617665  # "unweave"
 
 
@@ -84,6 +86,7 @@ def _migrate(tx: Connection, found: str | None, home: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes |= {"connection": tx, "home": home}
-    if found == FIRST and "alembic_version" not in inspect(tx).get_table_names():
-        command.stamp(config, FIRST)
-    command.upgrade(config, HEAD)
+    with _ONE_AT_A_TIME:
+        if found == FIRST and "alembic_version" not in inspect(tx).get_table_names():
+            command.stamp(config, FIRST)
+        command.upgrade(config, HEAD)

@@ -339,6 +339,11 @@ def moved(before: Mapping[int, Any], after: Mapping[int, Any]) -> set[int]:
     return {shard for shard in before if before[shard] != after[shard]}
 
 
+def forge(system: System, **parts: Any) -> None:
+    """Have a system believe in other published parts than were published."""
+    system.engine.live = replace(system.engine.live, **parts)
+
+
 def overwrite(system: System, kind: str, key: str, blob: Blob) -> None:
     """Put another blob, well formed, in an artefact's place."""
     system.engine.store.stage(kind, key, blob, fence=10**6)
@@ -366,6 +371,6 @@ def state_of(system: System) -> tuple[Any, ...]:
         system.generation,
         ledger.current_generation(),
         ledger.epoch(),
-        ledger.request_states(),
+        ledger.requests.counts(),
         files_of(system.home),
     )

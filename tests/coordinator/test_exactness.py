@@ -27,6 +27,7 @@ from tests.coordinator.systems import (
     assert_same,
     erasure_of_every_kind,
     files_of,
+    forge,
     kept_partition,
     keys_of,
     moved,
@@ -371,7 +372,7 @@ def test_an_erased_record_that_is_rolled_back_into_the_stored_graph_is_found(
 
     for (name, key), blob in graph_blobs(original, set()).items():
         overwrite(system, name, key, blob)
-    system._generation = replace(system.generation, graph_key=old_key)
+    forge(system, generation=replace(system.generation, graph_key=old_key))
 
     assert "erased records absent" in _failed(system)
     assert "graph" not in _failed(system)
@@ -385,7 +386,7 @@ def test_replay_finds_weights_that_their_content_and_recipe_do_not_give(
     _forge(system, entry.key)
     forged = system.engine.store.get("submodel", entry.key).meta["weights_digest"]
     shards = {**system.generation.shards, 2: entry._replace(weights_digest=forged)}
-    system._generation = replace(system.generation, shards=shards)
+    forge(system, generation=replace(system.generation, shards=shards))
 
     assert _failed(system) == set()
     assert _failed(system, replay=[2]) == {"replay"}
@@ -394,6 +395,6 @@ def test_replay_finds_weights_that_their_content_and_recipe_do_not_give(
 def test_aggregator_parameters_that_its_inputs_do_not_give_are_found(bench: Workbench) -> None:
     system = bench.fit(planted(5), OPTIMAL)
     forged = {"weights": np.asarray([1.0, 0.0, 0.0])}
-    system.engine.live.aggregator = replace(system.engine.live.aggregator, tensors=forged)
+    forge(system, aggregator=replace(system.engine.live.aggregator, tensors=forged))
 
     assert _failed(system, replay=[]) == {"aggregator"}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import coordinator.pools.inline
-import coordinator.system
 import shards.recipe
 from cluster.errors import (
     CapacityError,
@@ -23,6 +22,8 @@ from cluster.errors import (
     StalePlanError,
 )
 from cluster.store import Blob, LocalStore
+from coordinator.batch import Batch
+from coordinator.engine import Engine
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 from coordinator.pools.inline import InlinePool
@@ -130,7 +131,7 @@ def test_another_environment_is_refused_until_everything_is_rebuilt_in_it(
         system.erase(gone)
 
     assert state_of(system) == before
-    assert system.rebuild().generation.retrained == (0, 1, 2)
+    assert system.rebuild().retrained == (0, 1, 2)
     assert system.erase(gone).shards_retrained
 
 
@@ -166,7 +167,9 @@ def _of_submodels(*args: Any) -> bool:
 
 
 STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
-    "after accept": (System, "_move_to", _always),
+    "after accept": (Batch, "schedule", _always),
+    "after schedule": (Batch, "carry_out", _always),
+    "before build": (Engine, "build", _always),
     "before store": (Reconciler, "_store_inputs", _always),
     "between registration and bytes": (LocalStore, "stage", _always),
     "between bytes and promotion": (LocalStore, "promote", _always),
@@ -174,13 +177,15 @@ STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     "between training and promotion": (LocalStore, "promote", _of_submodels),
     "after train": (Reconciler, "_aggregate", _always),
     "before publish": (Ledger, "publish", _always),
-    "after publish, before purge": (coordinator.system, "purge", _always),
+    "after publish, before purge": (Batch, "_purge", _always),
+    "after purging began": (Engine, "purge", _always),
     "amid the purge": (LocalStore, "delete", _always),
     "between deletion and the ledger": (Ledger, "unregister", _always),
-    "before complete": (Ledger, "complete", _always),
+    "before complete": (Batch, "_complete", _always),
 }
 PUBLISHED = (
     "after publish, before purge",
+    "after purging began",
     "amid the purge",
     "between deletion and the ledger",
     "before complete",
@@ -207,7 +212,7 @@ def test_an_erasure_that_is_interrupted_anywhere_ends_in_the_same_state_when_ope
     assert_same(summary(resumed), summary(whole))
     assert files_of(resumed.home).keys() == artefacts_of(resumed)
     assert list((resumed.home / "staging").rglob("*.*")) == []
-    assert resumed.engine.ledger.request_states() == {"completed": 1}
+    assert resumed.engine.ledger.requests.counts() == {"completed": 1}
     assert resumed.generation.epoch == receipt.epoch
     again = resumed.erase(erasure)
     assert again.request_id
@@ -238,7 +243,7 @@ def test_a_request_after_one_that_failed_finishes_that_one_first(
     survivors = records.without(failing, later)
     fresh = bench.fit(survivors, partition=kept_partition(system.partition, survivors))
     assert_same(summary(system), summary(fresh))
-    assert system.engine.ledger.request_states() == {"completed": 2}
+    assert system.engine.ledger.requests.counts() == {"completed": 2}
     assert system.erase(failing).request_id
 
 
@@ -283,12 +288,12 @@ def test_a_worker_that_dies_leaves_the_request_to_be_resumed(bench: Workbench) -
 
     with pytest.raises(ErasureError):
         system.erase(Erasure(nodes=[node]))
-    assert system.engine.ledger.request_states() == {"accepted": 1}
+    assert system.engine.ledger.requests.counts() == {"accepted": 1}
     system.close()
 
     reopened = bench.open(system.home)
     assert not reopened.graph.has_node(node)
-    assert reopened.engine.ledger.request_states() == {"completed": 1}
+    assert reopened.engine.ledger.requests.counts() == {"completed": 1}
 
 
 @pytest.mark.parametrize("step", ["before store", "after store", "after train", "before publish"])
@@ -339,11 +344,10 @@ def test_files_that_the_ledger_does_not_know_are_swept_on_opening(bench: Workben
 
 def test_a_home_whose_marker_names_another_home_is_not_swept(bench: Workbench) -> None:
     system = bench.fit(planted(10))
+    system._ledger.unregister([("submodel", system.generation.submodels[0])])
     system.close()
     files = files_of(system.home)
     (system.home / "HOME").write_text("another\n")
-    system.engine.ledger.unregister([("submodel", system.generation.submodels[0])])
-    system.engine.ledger.close()
 
     with pytest.raises(HomeError, match="do not belong together"):
         bench.open(system.home)

@@ -162,7 +162,7 @@ def test_a_receipt_counts_the_records_that_went(bench: Workbench) -> None:
     )
 
     assert receipt.records == {"nodes": 1, "edges": degree + 1, "features": 7, "labels": 1}
-    assert Receipt.from_json(system.engine.ledger.receipt(receipt.request_id) or {}) == receipt
+    assert Receipt.from_json(system.request(receipt.request_id).record.receipt or {}) == receipt
 
 
 # ---- bad input
@@ -309,17 +309,17 @@ def test_an_empty_request_changes_nothing(bench: Workbench) -> None:
 # ---- traces
 
 
-def test_no_id_stays_in_the_ledger_after_completion(
+def test_no_id_stands_in_clear_in_the_ledger_and_its_key_goes_at_completion(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = planted(10, prefix="zanzibar-")
     system = bench.fit(records)
     node, other = training_ids(system)[:2]
-    at_completion = []
+    at_completion: list[Any] = []
     complete = Ledger.complete
 
     def watch(ledger: Ledger, receipts: Any) -> None:
-        at_completion.append(_ledger_bytes(system.home))
+        at_completion.append((_ledger_bytes(system.home), ledger.pending(), ledger.vault.names()))
         complete(ledger, receipts)
 
     monkeypatch.setattr(Ledger, "complete", watch)
@@ -329,7 +329,11 @@ def test_no_id_stays_in_the_ledger_after_completion(
 
     system.erase(everything)
 
-    assert b"zanzibar" in at_completion[0]
+    raw, (request,), keys = at_completion[0]
+    assert b"zanzibar" not in raw
+    assert Erasure.from_json(request.payload) == everything
+    assert len(keys) == 1
+    assert system._ledger.vault.names() == set()
     assert b"zanzibar" not in _ledger_bytes(system.home)
     system.close()
     assert b"zanzibar" not in _ledger_bytes(system.home)

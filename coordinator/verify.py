@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coordinator.engine import Engine
 
 
-def verify_system(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -> Report:
+def verify_home(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -> Report:
     """See :meth:`coordinator.engine.System.verify`."""
     checks: list[Check] = []
 

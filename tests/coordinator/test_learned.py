@@ -180,7 +180,7 @@ def test_replay_confirms_the_fit_of_a_system_that_was_opened_again(
 def test_replay_finds_parameters_that_the_fit_does_not_give(bench: Workbench) -> None:
     system = bench.fit(planted(30), LEARNED)
     tensors = {name: array + 1e-6 for name, array in system.engine.live.aggregator.tensors.items()}
-    system.engine.live.aggregator = replace(system.engine.live.aggregator, tensors=tensors)
+    forge(system, aggregator=replace(system.engine.live.aggregator, tensors=tensors))
 
     report = system.verify(replay=[])
 

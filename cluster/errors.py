@@ -109,3 +109,9 @@ class ErasureError(UnweaveError):
     """An accepted erasure could not be finished; it stays accepted and will be resumed."""
 
     code = "UW-E001"
+
+
+class SelectorError(GraphError):
+    """A selector (subject, predicate, file of ids) cannot be read or does not fit the graph."""
+
+    code = "UW-G010"

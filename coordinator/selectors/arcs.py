@@ -75,12 +75,14 @@ class Arcs:
         target: ``[A]`` int64 rows.
         deep: ``[A]`` bool; the others are counted references.
         references: ``[N]`` int64 number of arcs, deep or not, that point at a row.
+        owns: ``[M]`` bool, the edges of the graph that are arcs.
     """
 
     start: Array
     target: Array
     deep: Array
     references: Array
+    owns: Array
 
     def from_row(self, row: int) -> list[tuple[int, bool]]:
         """Targets of a row, and whether they follow at once."""
@@ -91,14 +93,14 @@ class Arcs:
 def owning_arcs(graph: Graph, rules: SubjectRules | None) -> Arcs:
     """The arcs of deep and refcount edges; shallow ones carry nothing on."""
     types = typing_of(graph.edge_columns, rules.edge_column) if rules else None
-    parts = [np.empty((3, 0), np.int64)]
+    parts = [np.empty((4, 0), np.int64)]
     if rules is not None and types is not None:
         nodes = typing_of(graph.node_columns, rules.node_column)
         for at, name in enumerate(types.names):
             rule = rules.edge_types.get(name)
             if rule is not None and rule.rule != "shallow":
                 parts += _arcs_of(graph, np.flatnonzero(types.code == at), rule, nodes)
-    source, target, deep = np.concatenate(parts, axis=1)
+    source, target, deep, edge = np.concatenate(parts, axis=1)
     by_source = np.lexsort((target, source))
     leaving = np.bincount(source, minlength=graph.num_nodes)
     return Arcs(
@@ -106,22 +108,23 @@ def owning_arcs(graph: Graph, rules: SubjectRules | None) -> Arcs:
         target[by_source],
         deep[by_source].astype(bool),
         np.bincount(target, minlength=graph.num_nodes),
+        np.bincount(edge, minlength=graph.num_edges) > 0,
     )
 
 
 def _arcs_of(graph: Graph, edges: Array, rule: EdgeRule, nodes: Typing | None) -> list[Array]:
-    """``[3, A]`` (source, target, deep) blocks of the edges of one type."""
+    """``[4, A]`` blocks (source, target, deep, edge) of the edges of one type."""
     src, dst = graph.src[edges], graph.dst[edges]
     deep = np.full(len(edges), rule.rule == "deep")
     if rule.target is None:
-        return [np.stack([src, dst, deep])] if graph.schema.directed else []
+        return [np.stack([src, dst, deep, edges])] if graph.schema.directed else []
     if nodes is None or rule.target not in nodes.names:
         return []
     wanted = nodes.code == nodes.names.index(rule.target)
     forward, back = wanted[dst], wanted[src]
     return [
-        np.stack([src, dst, deep])[:, forward],
-        np.stack([dst, src, deep])[:, back],
+        np.stack([src, dst, deep, edges])[:, forward],
+        np.stack([dst, src, deep, edges])[:, back],
     ]
 
 

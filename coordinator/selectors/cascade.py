@@ -10,7 +10,7 @@ together; a cycle of counted references keeps itself, as reference counting does
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,14 +172,14 @@ class CascadeRun:
         asked = sorted(set(cascade.subjects.positions(subject_ids).tolist()))
         step = self.follow(asked)
         kept = sorted(step.met - self.deleted)
-        pairs = self._mention_edges(asked)
-        ids = cascade.graph.ids
+        edges = self._mention_edges(asked)
+        graph, ids = cascade.graph, cascade.graph.ids
         reasons = Counter(self._why_deleted(row, step) for row in step.new)
         reasons.update(self._why_kept(row) for row in kept)
-        reasons["mention edge"] += len(pairs)
+        reasons["mention edge"] += len(edges)
         deleted = tuple(ids[sorted(step.new)].tolist())
         return SubjectErasure(
-            Erasure(deleted, [(ids[u], ids[v]) for u, v in pairs]),
+            Erasure(deleted, [(ids[graph.src[e]], ids[graph.dst[e]]) for e in edges]),
             tuple(cascade.subjects.subjects[asked].tolist()),
             deleted,
             tuple(ids[kept].tolist()),
@@ -248,16 +248,20 @@ class CascadeRun:
             return "kept: another subject owns it"
         return "kept: another node refers to it"
 
-    def _mention_edges(self, subjects: Iterable[int]) -> list[tuple[int, int]]:
-        """Edges between a mention and the same subject's own nodes that stay."""
-        graph, found = self.cascade.graph, set()
+    def _mention_edges(self, subjects: Iterable[int]) -> list[int]:
+        """Positions of edges between a mention and the same subject's own nodes that stay.
+
+        A deep or refcount edge is left: it says whose the node is that stays.
+        """
+        found: set[int] = set()
         for subject in subjects:
-            kept = [r for r in self.cascade.rows_of(subject, owner=True) if r not in self.deleted]
-            mentions = self.cascade.rows_of(subject, owner=False)
-            for mention in mentions if kept else ():
-                if mention not in self.deleted:
-                    found |= _edges_between(graph, mention, np.asarray(kept))
-        return sorted(found)
+            own, mentions = (
+                [r for r in self.cascade.rows_of(subject, owner=owner) if r not in self.deleted]
+                for owner in (True, False)
+            )
+            if own and mentions:
+                found.update(_edges_between(self.cascade.graph, own, mentions))
+        return sorted(edge for edge in found if not self.cascade.arcs.owns[edge])
 
     def _count_types(self, rows: Collection[int]) -> dict[str, int]:
         types = self.cascade.types
@@ -267,12 +271,9 @@ class CascadeRun:
         return {name: found[name] for name in sorted(found)}
 
 
-def _edges_between(graph: Graph, row: int, others: Array) -> set[tuple[int, int]]:
-    """Edges of the graph, as it stores them, that join a row to any of the others."""
-    out = slice(*np.searchsorted(graph.src, [row, row + 1]))
-    leaving = graph.dst[out][np.isin(graph.dst[out], others)].tolist()
-    arriving = []
-    for other in others.tolist():
-        span = slice(*np.searchsorted(graph.src, [other, other + 1]))
-        arriving += [other] * int((graph.dst[span] == row).any())
-    return {(row, other) for other in leaving} | {(other, row) for other in arriving}
+def _edges_between(graph: Graph, some: list[int], others: list[int]) -> Iterator[int]:
+    """Positions of the edges that join one of some rows to one of others, in either direction."""
+    for starts, ends in ((some, others), (others, some)):
+        for row in starts:
+            first, last = np.searchsorted(graph.src, [row, row + 1]).tolist()
+            yield from (first + np.flatnonzero(np.isin(graph.dst[first:last], ends))).tolist()

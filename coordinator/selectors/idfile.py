@@ -84,7 +84,7 @@ class Survey:
     unknown: int
     duplicates: int
     examples: tuple[str, ...] = field(repr=False)
-    fingerprint: tuple[int, int, int]
+    fingerprint: tuple[int, int, int] = field(repr=False)
 
     @property
     def records(self) -> int:

@@ -58,9 +58,8 @@ def lint(
         Every finding, not the first: types without a rule, rules without a type, cascades over the
         bound, mentions without an owner, owned nodes without a subject.
     """
-    if rules is not None and bound is not None:
-        rules = rules.model_copy(update={"max_nodes": bound})
     cascade = Cascade(graph, subject_map, rules, strict=False)
+    cascade.max_nodes = bound or cascade.max_nodes
     found = [] if rules is None else blocking_problems(graph, rules) + _idle_rules(graph, rules)
     found += _map_problems(cascade, rules)
     found += _large_cascades(cascade)

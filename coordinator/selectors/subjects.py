@@ -27,7 +27,7 @@ Role = Literal["owner", "mention"]
 
 SUBJECTS = "subjects"  # kind of the artefact
 COLUMNS = ("subject_id", "node_id", "role")
-ROLES = ("owner", "mention")
+ROLES: tuple[Role, ...] = ("owner", "mention")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from cluster.graph import Graph
 from cluster.schema import IdType
 from cluster.segments import pack_column, unpack_column
 from cluster.store import Blob
-from coordinator.selectors.lookup import UNKNOWN, find_rows, find_sorted
+from coordinator.selectors.lookup import find_rows, find_sorted
 from coordinator.selectors.table_file import TableFile, as_objects
 
 Array = npt.NDArray[Any]
@@ -53,20 +53,20 @@ class SubjectMap:
         """Build a map from ``(subject, node, role)``, in any order.
 
         Raises:
-            SelectorError: a role is unknown, a pair occurs twice, or a node is not in the graph.
+            SelectorError: a role is unknown, or a pair occurs twice.
+            UnknownIdError: names every node that is not in the graph.
         """
         listed = list(rows)
-        nodes = np.asarray([graph.rows([n])[0] if graph.has_node(n) else UNKNOWN
-                            for _, n, _ in listed], np.int64)  # fmt: skip
-        unknown = [node for (_, node, _), row in zip(listed, nodes, strict=True) if row < 0]
-        if unknown:
-            raise UnknownIdError(unknown, "the graph")
+        nodes = graph.rows([node for _, node, _ in listed])
         wrong = [role for _, _, role in listed if role not in ROLES]
         if wrong:
             raise SelectorError(f"unknown role {shorten(wrong)}; use owner or mention")
         names = [subject_text(subject) for subject, _, _ in listed]
         owner = np.asarray([role == "owner" for _, _, role in listed], bool)
         return _from_columns(pa.array(names, pa.string()), nodes, owner, graph, "row {}".format)
+
+    def __repr__(self) -> str:
+        return f"SubjectMap(subjects={len(self.subjects)}, rows={self.num_rows})"
 
     @property
     def num_rows(self) -> int:

@@ -208,6 +208,14 @@ def test_a_file_that_changed_since_its_survey_is_refused(tmp_path: Path) -> None
         next(iter_erasures(file, path_graph(5), surveyed=found))
 
 
+@pytest.mark.parametrize("name", ["f.csv", "f.txt"])
+def test_a_byte_order_mark_is_no_part_of_the_file(name: str, tmp_path: Path) -> None:
+    header = "id\n" if name == "f.csv" else ""
+    path = write(tmp_path / name, b"\xef\xbb\xbf" + f"{header}4\n".encode())
+
+    assert merged(IdFile(path, "nodes"), path_graph(5)) == Erasure(nodes=[4])
+
+
 def test_a_text_id_may_hold_anything_but_a_line_end(tmp_path: Path) -> None:
     ids = ['a,"b"', "007", " x", "é"]
     graph = Graph.from_arrays(np.empty((2, 0), np.int64), np.ones((4, 1)), None, ids=ids)

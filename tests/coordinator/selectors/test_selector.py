@@ -59,7 +59,7 @@ def test_a_subject_is_its_text() -> None:
 def test_what_cannot_be_resolved_says_why() -> None:
     with pytest.raises(SelectorError, match="unweave subjects import"):
         resolve(people(), Subject("ada"))
-    with pytest.raises(UnknownIdError, match="1 subject.*'eve'"):
+    with pytest.raises(UnknownIdError, match=r"1 subject.*'eve'"):
         resolve(people(), Subject("eve"), subject_map(), rules())
     with pytest.raises(SelectorError, match="is no selector"):
         resolve(people(), "ada")  # type: ignore[arg-type]
@@ -186,9 +186,11 @@ def test_the_worked_example_of_the_docs_comes_out_as_it_says() -> None:
     known = SubjectMap.from_rows([tuple(line) for line in subjects], graph)  # type: ignore[misc]
     chosen = load_rules(yaml.safe_load(blocks("yaml")[0]))
 
-    for name, goes, stays, cut in re.findall(
-        r"^\| `(\w+(?:, \w+)*)` \| (.*?) \| (.*?) \| (.*?) \|$", DOCS.read_text(), re.MULTILINE
-    ):
+    table = DOCS.read_text().split("| erased |")[1]
+    lines = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \| (.*?)\|$", table, re.MULTILINE)
+
+    assert len(lines) == 3
+    for name, goes, stays, cut in lines[:3]:
         found = coordinator.selectors.expand(graph, known, chosen, name.split(", "))
         told = [re.findall(r"`(.*?)`", cell) for cell in (goes, stays, cut)]
         assert list(found.deleted_nodes) == told[0]

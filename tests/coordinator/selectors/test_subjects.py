@@ -60,6 +60,7 @@ def test_a_map_survives_its_blob() -> None:
 
     assert rows_of(again) == rows_of(subject_map())
     assert again.key == subject_map().key
+    assert repr(again) == "SubjectMap(subjects=2, rows=4)"  # names nobody
 
 
 @pytest.mark.parametrize("id_type", ["int", "uuid"])

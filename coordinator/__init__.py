@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coordinator.config import Config as Config
     from coordinator.erasure import Erasure as Erasure
+    from coordinator.selectors.selector import Subject as Subject
+    from coordinator.selectors.selector import Where as Where
     from coordinator.system import System as System
 
 _HOMES = {
     "Config": "coordinator.config",
     "Erasure": "coordinator.erasure",
+    "Subject": "coordinator.selectors.selector",
     "System": "coordinator.system",
+    "Where": "coordinator.selectors.selector",
 }
-__all__ = ["Config", "Erasure", "System"]
+__all__ = ["Config", "Erasure", "Subject", "System", "Where"]
 
 
 def __getattr__(name: str) -> Any:

@@ -359,13 +359,14 @@ class Erasing:
         )
 
     def settle(self) -> None:
-        """Finish what was begun, and try again what failed."""
+        """Finish what was begun, and do what waits for no window or failed before."""
         requests, now = self.engine.ledger.requests, self.clock()
         self._finish_begun()
-        failed = [r for r in requests.find(state=State.ACCEPTED) if r.attempts]
-        ready = self._decide([replace(r, not_before=None) for r in failed], now)
+        accepted = requests.find(state=State.ACCEPTED)
+        stuck = [r for r in accepted if r.attempts or r.priority != "normal"]
+        ready = self._decide([replace(r, not_before=None) for r in stuck], now)
         if ready.batch:
-            chosen = [r for r in failed if r.request_id in set(ready.batch)]
+            chosen = [r for r in stuck if r.request_id in set(ready.batch)]
             self._run_batch(chosen, "retry")
 
     def next_batch(self) -> Decision:

@@ -344,7 +344,7 @@ def test_files_that_the_ledger_does_not_know_are_swept_on_opening(bench: Workben
 
 def test_a_home_whose_marker_names_another_home_is_not_swept(bench: Workbench) -> None:
     system = bench.fit(planted(10))
-    system._ledger.unregister([("submodel", system.generation.submodels[0])])
+    system.engine.ledger.unregister([("submodel", system.generation.submodels[0])])
     system.close()
     files = files_of(system.home)
     (system.home / "HOME").write_text("another\n")

@@ -19,8 +19,8 @@ from cluster.errors import (
 )
 from cluster.home import load_partition
 from cluster.segments import graph_digest
+from coordinator.batch import Batch
 from coordinator.erasure import Erasure
-from coordinator.ledger import Ledger
 from coordinator.results import Receipt
 from coordinator.system import System
 from tests.coordinator.systems import (
@@ -316,24 +316,27 @@ def test_no_id_stands_in_clear_in_the_ledger_and_its_key_goes_at_completion(
     system = bench.fit(records)
     node, other = training_ids(system)[:2]
     at_completion: list[Any] = []
-    complete = Ledger.complete
+    complete = Batch._complete
 
-    def watch(ledger: Ledger, receipts: Any) -> None:
-        at_completion.append((_ledger_bytes(system.home), ledger.pending(), ledger.vault.names()))
-        complete(ledger, receipts)
+    def watch(batch: Batch) -> None:
+        ledger = system.engine.ledger
+        (request,) = system.requests()
+        payload = ledger.requests.payload(request.request_id)
+        at_completion.append((_ledger_bytes(system.home), payload, ledger.vault.names()))
+        complete(batch)
 
-    monkeypatch.setattr(Ledger, "complete", watch)
+    monkeypatch.setattr(Batch, "_complete", watch)
     everything = Erasure(
         [node], [next(e for e in sorted(records.edges) if other in e)], {other: ["f1"]}, [other]
     )
 
     system.erase(everything)
 
-    raw, (request,), keys = at_completion[0]
+    raw, payload, keys = at_completion[0]
     assert b"zanzibar" not in raw
-    assert Erasure.from_json(request.payload) == everything
+    assert Erasure.from_json(payload) == everything
     assert len(keys) == 1
-    assert system._ledger.vault.names() == set()
+    assert system.engine.ledger.vault.names() == set()
     assert b"zanzibar" not in _ledger_bytes(system.home)
     system.close()
     assert b"zanzibar" not in _ledger_bytes(system.home)

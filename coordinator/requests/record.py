@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from cluster.errors import RequestError
 from coordinator.requests.states import State
+from coordinator.requests.times import as_utc, to_iso
 
 CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ULID_TIME_CHARS, ULID_RANDOM_CHARS, ULID_RANDOM_BYTES = 10, 16, 10
@@ -24,27 +25,6 @@ TIMES: Final = (
     "completed_at",
     "not_before",
 )
-
-
-def as_utc(value: datetime, name: str) -> datetime:
-    """``value`` in UTC; a time without a zone is refused, for no zone can be guessed.
-
-    Raises:
-        RequestError: ``value`` is naive.
-    """
-    if value.tzinfo is UTC:
-        return value
-    if value.utcoffset() is None:
-        raise RequestError(
-            f"{name} is {value.isoformat()}, a time without a zone; give one, for example "
-            f"{value.isoformat()}Z or datetime(..., tzinfo=UTC)"
-        )
-    return value.astimezone(UTC)
-
-
-def to_iso(value: datetime) -> str:
-    """ISO 8601 in UTC with ``Z``: ``2026-01-31T23:59:59Z``."""
-    return as_utc(value, "time").isoformat().replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,252 @@
+"""Which requests run now, as which batch, and why: a pure function of the open requests.
+
+A batch retrains each of its shards once, however many of its requests touch it. So requests wait
+for company, but never past what a deadline allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from coordinator.requests.policy import RequestPolicy, show_duration
+from coordinator.requests.record import RequestRecord
+from coordinator.requests.regulations import NORMAL
+from coordinator.requests.states import IN_BATCH, State
+from coordinator.requests.times import as_utc, to_iso
+
+URGENT, DEADLINE, FULL = "urgent", "deadline", "full"
+WINDOW, SINGLE_SHARD, WAIT = "window", "single_shard", ""
+SINGLE_SHARD_LEAST: Final = 2  # requests that one shard has to absorb, for an early flush
+SINGLE_SHARD_SHARE: Final = 0.5  # of the batch window that the first of them has to wait
+FAR: Final = timedelta(days=36500)  # longer than any deadline, within any calendar
 
 
 @dataclass(frozen=True)
 class Decision:
-    batch: tuple = ()
-    reason: str = ""
-    wake_at: object = None
+    """What to run now, or when to ask again.
+
+    Attributes:
+        batch: request ids, earliest deadline first; empty: nothing runs now.
+        reason: urgent, deadline, full, window or single_shard; empty with an empty batch.
+        wake_at: with an empty batch: when the answer changes by itself; None: not before a
+            request comes, changes or leaves a batch.
+        all_shards: the batch touches nearly all shards, so it is close to a full retrain.
+        shards: those the batch retrains.
+        text: the reason in words, for events, logs and screens.
+    """
+
+    batch: tuple[str, ...] = ()
+    reason: str = WAIT
+    wake_at: datetime | None = None
     all_shards: bool = False
-    shards: tuple = ()
+    shards: tuple[int, ...] = ()
+    text: str = ""
 
 
-def next_batch(open_requests, now, policy, seconds, num_shards, held=()):
-    can = [r for r in open_requests if r.request_id not in held and not (r.not_before and r.not_before > now)]
-    urgent = [r for r in can if r.priority != "normal"]
-    if urgent:
-        return Decision(tuple(r.request_id for r in urgent), "urgent")
-    ready = [r for r in can if r.cancel_until <= now]
-    if ready and min(r.cancel_until for r in ready) + policy.batch_window <= now:
-        return Decision(tuple(r.request_id for r in ready), "window")
-    return Decision()
+def estimate(shards: Iterable[int], seconds: Mapping[int, float]) -> float:
+    """Training seconds of these shards, one after the other.
+
+    A shard that was never timed counts as the slowest that was.
+    """
+    unknown = max(seconds.values(), default=0.0)
+    return sum(seconds.get(shard, unknown) for shard in set(shards))
+
+
+def next_batch(
+    open_requests: Sequence[RequestRecord],
+    now: datetime,
+    policy: RequestPolicy,
+    seconds: Mapping[int, float],
+    num_shards: int,
+    held: Container[str] = (),
+) -> Decision:
+    """The batch that should start now, or when to look again.
+
+    The first rule that holds decides:
+
+    1. urgent: an urgent or a regulator's request runs at once and takes along ready requests
+       that touch no further shard.
+    2. deadline: less than ``early_flush_slack`` estimates are left to the deadline (or to the
+       internal target) of a ready request, or to the deadline of one that could still be
+       cancelled. It takes along all ready requests if these fit into the time left, else those
+       that touch no further shard.
+    3. full: ``max_batch`` requests are ready.
+    4. window: the first ready request has waited ``batch_window``.
+    5. single_shard: every waiting request touches the same one shard, and the first has waited
+       half the window: then each shard still retrains at most twice in a window.
+
+    A request is ready when its cancel window, back-off and acceptance are over. Requests whose
+    shards a batch is at work on wait for its end, so no shard is ever in two batches.
+
+    Args:
+        open_requests: all open requests, in any order; those in a batch make its shards busy.
+        now: the time; no clock is read.
+        policy: the knobs.
+        seconds: shard -> training seconds, as last measured.
+        num_shards: number of shards of the system.
+        held: ids that wait, for their records meet those of a request on hold.
+    """
+    now = as_utc(now, "now")
+    busy = {s for record in open_requests if record.state in IN_BATCH for s in record.shards}
+    waiting = [
+        record
+        for record in open_requests
+        if record.state is State.ACCEPTED
+        and record.request_id not in held
+        and busy.isdisjoint(record.shards)
+    ]
+    waiting.sort(key=_deadline_first)
+    desk = _Desk(tuple(waiting), now, policy, seconds, num_shards)
+    return desk.decide()
+
+
+def _deadline_first(record: RequestRecord) -> tuple[datetime, str]:
+    return record.due_at, record.request_id
+
+
+def _is_urgent(record: RequestRecord) -> bool:
+    return record.priority != NORMAL
+
+
+def _may_run_at(record: RequestRecord) -> datetime:
+    """End of back-off and acceptance: before, nothing can make it run."""
+    return max(record.not_before or record.received_at, record.accepted_at or record.received_at)
+
+
+def _ready_at(record: RequestRecord) -> datetime:
+    first = _may_run_at(record)
+    return first if _is_urgent(record) else max(first, record.cancel_until)
+
+
+def _shards_of(records: Iterable[RequestRecord]) -> set[int]:
+    return {shard for record in records for shard in record.shards}
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """One look at the requests that may run, earliest deadline first."""
+
+    waiting: tuple[RequestRecord, ...]
+    now: datetime
+    policy: RequestPolicy
+    seconds: Mapping[int, float]
+    num_shards: int
+
+    def decide(self) -> Decision:
+        ready = [record for record in self.waiting if _ready_at(record) <= self.now]
+        urgent = [record for record in ready if _is_urgent(record)]
+        if urgent:
+            text = f"{len(urgent)} request(s) cannot wait"
+            return self._run(urgent, ready, URGENT, text)
+        pressing = self._pressing(ready)
+        if pressing:
+            return self._run_pressing(pressing, ready)
+        if not ready:
+            return Decision(wake_at=self._wake_at(ready))
+        limit, window = self.policy.max_batch, show_duration(self.policy.batch_window)
+        if limit is not None and len(ready) >= limit:
+            return self._run(ready, ready, FULL, f"{len(ready)} requests are ready")
+        waited = self.now - min(map(_ready_at, ready))
+        if waited >= self.policy.batch_window:
+            return self._run(ready, ready, WINDOW, f"the first waited the batch window ({window})")
+        if self._on_one_shard() and waited >= self.policy.batch_window * SINGLE_SHARD_SHARE:
+            text = f"one shard takes all, and the first waited half the batch window ({window})"
+            return self._run(ready, ready, SINGLE_SHARD, text)
+        return Decision(wake_at=self._wake_at(ready))
+
+    def _press_at(self, record: RequestRecord, cost: float, *, is_ready: bool) -> datetime:
+        """When less than ``early_flush_slack`` x ``cost`` seconds are left to the deadline."""
+        deadline = record.due_at
+        if is_ready:
+            days = timedelta(days=self.policy.internal_target_days)
+            deadline = min(deadline, record.received_at + days)
+        slack_s = min(self.policy.early_flush_slack * cost, FAR.total_seconds())
+        return deadline - timedelta(seconds=slack_s)
+
+    def _press_times(self, ready: Sequence[RequestRecord]) -> dict[str, datetime]:
+        """Request id -> when its deadline makes it run, for all whose back-off is over."""
+        cost = estimate(_shards_of(ready), self.seconds)
+        times = {record.request_id: self._press_at(record, cost, is_ready=True) for record in ready}
+        for record in self.waiting:
+            if record.request_id not in times and _may_run_at(record) <= self.now:
+                own = estimate(record.shards, self.seconds)
+                times[record.request_id] = self._press_at(record, own, is_ready=False)
+        return times
+
+    def _pressing(self, ready: Sequence[RequestRecord]) -> list[RequestRecord]:
+        times = self._press_times(ready)
+        return [r for r in self.waiting if times.get(r.request_id, r.due_at + FAR) <= self.now]
+
+    def _run_pressing(
+        self, pressing: Sequence[RequestRecord], ready: Sequence[RequestRecord]
+    ) -> Decision:
+        first = pressing[0]
+        ids = {record.request_id for record in pressing}
+        together = [*pressing, *(record for record in ready if record.request_id not in ids)]
+        left = (first.due_at - self.now).total_seconds()
+        fits = estimate(_shards_of(together), self.seconds) <= left
+        text = f"{len(pressing)} deadline(s) press, the first is {to_iso(first.due_at)}"
+        return self._run(together if fits else pressing, together, DEADLINE, text)
+
+    def _on_one_shard(self) -> bool:
+        shards = _shards_of(self.waiting)
+        return len(shards) == 1 < self.num_shards and len(self.waiting) >= SINGLE_SHARD_LEAST
+
+    def _run(
+        self,
+        heads: Sequence[RequestRecord],
+        riders: Sequence[RequestRecord],
+        reason: str,
+        text: str,
+    ) -> Decision:
+        """Take the heads, then the riders that touch no further shard, up to ``max_batch``.
+
+        Where not all heads fit, each in order brings along those that touch no further shard.
+        """
+        limit = self.policy.max_batch or len(self.waiting)
+        chosen: dict[str, RequestRecord] = {}
+        if len(heads) <= limit:
+            chosen = {record.request_id: record for record in heads}
+        shards = _shards_of(chosen.values())
+        for head in heads:
+            if len(chosen) < limit and head.request_id not in chosen:
+                chosen[head.request_id] = head
+                shards |= set(head.shards)
+                _add_riders(chosen, heads, shards, limit)
+        _add_riders(chosen, riders, shards, limit)
+        nearly_all = len(shards) >= max(1, self.policy.all_shards_share * self.num_shards)
+        if nearly_all:
+            text += (
+                f"; {len(shards)} of {self.num_shards} shards are hit, nearly a full retrain: "
+                "all of them run in parallel"
+            )
+        batch = sorted(chosen.values(), key=_deadline_first)
+        ids = tuple(record.request_id for record in batch)
+        return Decision(ids, reason, None, nearly_all, tuple(sorted(shards)), text)
+
+    def _wake_at(self, ready: Sequence[RequestRecord]) -> datetime | None:
+        """The first time at which a rule may hold that does not hold now."""
+        times = list(self._press_times(ready).values())
+        for record in self.waiting:
+            times += [_may_run_at(record), _ready_at(record)]
+        if ready:
+            first, window = min(map(_ready_at, ready)), self.policy.batch_window
+            share = SINGLE_SHARD_SHARE if self._on_one_shard() else 1
+            times.append(first + window * share)
+        return min((time for time in times if time > self.now), default=None)
+
+
+def _add_riders(
+    chosen: dict[str, RequestRecord],
+    riders: Sequence[RequestRecord],
+    shards: set[int],
+    limit: int,
+) -> None:
+    for record in riders:
+        if len(chosen) >= limit:
+            return
+        if record.request_id not in chosen and shards.issuperset(record.shards):
+            chosen[record.request_id] = record

@@ -183,7 +183,7 @@ class System:
             made = partition or self._cut(graph)
         self._graph, self._partition = graph, made
         self._ledger.set_settings({"source_graph": source})
-        (self.home / "config.yaml").write_text(_dump(self.config))
+        _write_privately(self.home / "config.yaml", _dump(self.config))
         outcome = self._reconciler().reconcile(Wanted(graph, self._partition, 0), None)
         self._adopt(outcome)
         self.fit_breakdown = watch.to_json() | outcome.stopwatch.to_json()
@@ -642,6 +642,13 @@ class System:
 
 def _silent(stage: str, done: int, total: int) -> None:
     return None
+
+
+def _write_privately(path: Path, content: str) -> None:
+    """Write what may hold a database password: readable by its owner alone."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(content)
 
 
 def _dump(config: Config) -> str:

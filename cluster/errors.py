@@ -112,25 +112,25 @@ class ErasureError(UnweaveError):
 
 
 class RequestError(UnweaveError):
-    """A request cannot do what was asked of it; nothing was changed."""
+    """A request cannot be taken, or not be changed in the way that was asked."""
 
     code = "UW-E010"
     exit_code = 2
 
 
 class TransitionError(RequestError):
-    """The request's state does not allow this action."""
+    """A request's state does not allow this action, or not any more."""
 
     code = "UW-E011"
 
 
-class DuplicateError(RequestError):
-    """An idempotency key was used before, with another body."""
+class ApprovalError(RequestError):
+    """Who asked for an erasure cannot be the one who approves it (four eyes)."""
 
-    code = "UW-E014"
+    code = "UW-E012"
 
 
-class LeaseError(HomeError):
-    """This process is no longer, or not yet, the one that may write to the home."""
+class HoldError(RequestError):
+    """A request cannot be put on hold, or taken off it, in the state it is in."""
 
-    code = "UW-H002"
+    code = "UW-E013"

@@ -1,1 +1,1 @@
-"""Requests: what is asked and where it stands; pure, without SQL, files or clock."""
+"""What is asked and where it stands: pure values and decisions; no SQL, no clock, no files."""

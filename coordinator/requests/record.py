@@ -1,16 +1,19 @@
-"""A request as a value, and the events of its life."""
+"""One request as a value: what the ledger stores and the state machine changes."""
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Final
 
+from cluster.errors import RequestError
 from coordinator.requests.states import State
 
-TIMES = (
+CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+ULID_TIME_CHARS, ULID_RANDOM_CHARS, ULID_RANDOM_BYTES = 10, 16, 10
+TIMES: Final = (
     "received_at",
     "submitted_at",
     "due_at",
@@ -21,49 +24,69 @@ TIMES = (
     "completed_at",
     "not_before",
 )
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-@dataclass(frozen=True, kw_only=True)
+def as_utc(value: datetime, name: str) -> datetime:
+    """``value`` in UTC; a time without a zone is refused, for no zone can be guessed.
+
+    Raises:
+        RequestError: ``value`` is naive.
+    """
+    if value.tzinfo is UTC:
+        return value
+    if value.utcoffset() is None:
+        raise RequestError(
+            f"{name} is {value.isoformat()}, a time without a zone; give one, for example "
+            f"{value.isoformat()}Z or datetime(..., tzinfo=UTC)"
+        )
+    return value.astimezone(UTC)
+
+
+def to_iso(value: datetime) -> str:
+    """ISO 8601 in UTC with ``Z``: ``2026-01-31T23:59:59Z``."""
+    return as_utc(value, "time").isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
 class RequestRecord:
-    """An erasure request without the records it names.
+    """A request to forget; every time in it is in UTC, and it names no record of the graph.
 
     Attributes:
-        request_id: ``"req_"`` and a ULID, sortable by time.
+        request_id: ``req_`` and a ULID: sorts by the time of receipt.
         kind: nodes, edges, features, labels, mixed, subject, predicate or file.
         state: where it stands.
-        regulation: profile that set the due date.
+        regulation: profile that gave ``due_at`` (:mod:`coordinator.requests.regulations`).
         priority: normal, urgent or regulator.
-        received_at: when it came in; all times are aware and UTC.
-        submitted_at: when the person asked, if told.
-        due_at: when it must be done.
-        cancel_until: until when it may be cancelled.
-        accepted_at: when it became binding.
-        started_at: when its batch began.
-        unlearned_at: when models without the records went live.
-        completed_at: when everything was purged.
-        not_before: earliest next try after a failure.
-        attempts: failed tries.
+        received_at: when the controller got the request: the clock starts here.
+        due_at: last moment to answer in.
+        cancel_until: until then it may be cancelled, and no batch takes it.
+        submitted_at: when it reached this system, if later.
+        accepted_at: when its records vanished from serving.
+        started_at: when its batch first ran.
+        unlearned_at: when models that never saw the records went live.
+        completed_at: when the last copy was purged and the certificate issued.
+        not_before: back-off after a failure; no batch takes it earlier.
+        attempts: batches of it that failed, since the last ``retry``.
         requested_by: who asked.
-        approved_by: who approved.
-        needs_approval: whether a second person must approve.
-        reason: of the last change.
-        held_by: who holds it.
-        extended: whether the due date was extended.
-        external_request_id: the controller's name of the request.
-        idempotency_key: key under which the same body gives the same request.
-        body_digest: keyed HMAC of what was asked.
-        parent_id: the request of the file this is part of.
-        duplicate_of: the request that asked for the same before.
-        batch_id: the batch it runs in.
-        epoch: graph epoch given at acceptance.
-        subject_ref: keyed HMAC of the selector; never an id.
-        records: number of nodes, edges, features and labels that go.
-        shards: shards that would retrain, as planned.
-        estimated_seconds: as planned.
-        unknown: asked records that were never here.
-        certificate_id: its certificate.
-        receipt: what the caller was told at the end.
+        approved_by: who approved, empty until then.
+        needs_approval: large or marked: somebody else has to approve it.
+        reason: why it is in this state, as last given.
+        held_by: who put it on hold, empty when it is not.
+        extended: its deadline was moved once, which is as often as it may.
+        external_request_id: the controller's own id of it; one request each.
+        idempotency_key: the caller's key against sending the same twice.
+        body_digest: keyed HMAC of what was asked, to tell a repeat from another request.
+        parent_id: the request it is a part of (a file of ids).
+        duplicate_of: the request that asked for the same.
+        batch_id: batch that took it last.
+        epoch: graph epoch it was accepted at.
+        subject_ref: keyed HMAC of the selector, in hex.
+        records: kind -> number of records that go.
+        shards: shards that have to be retrained for it, as planned.
+        estimated_seconds: training seconds of those shards.
+        unknown: asked records that the graph does not hold.
+        certificate_id: evidence of its completion.
+        receipt: what the erasure did, in numbers.
     """
 
     request_id: str
@@ -102,51 +125,77 @@ class RequestRecord:
     certificate_id: str | None = None
     receipt: Mapping[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; times in ISO 8601 with Z."""
-        body = {item.name: getattr(self, item.name) for item in fields(self)}
+    def __post_init__(self) -> None:
+        """Bring every time to UTC; a naive one is refused."""
         for name in TIMES:
-            body[name] = _time_to_json(body[name])
-        receipt = None if self.receipt is None else dict(self.receipt)
-        return body | {
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, as_utc(value, name))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: ISO times with ``Z``, a list of shards; never the id of a record."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in TIMES:
+            data[name] = None if data[name] is None else to_iso(data[name])
+        return data | {
             "state": self.state.value,
             "records": dict(self.records),
             "shards": list(self.shards),
-            "receipt": receipt,
+            "receipt": None if self.receipt is None else dict(self.receipt),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`."""
-        body = dict(data)
-        for name in TIMES:
-            body[name] = _time_from_json(body.get(name))
-        body |= {"state": State(data["state"]), "shards": tuple(data["shards"])}
-        return cls(**body)
+    def from_json(cls, data: Mapping[str, Any]) -> RequestRecord:
+        """The record that :meth:`to_json` gave.
+
+        Raises:
+            RequestError: a field is unknown or missing, or a value is none of its kind.
+        """
+        names = {item.name for item in fields(cls)}
+        unknown, missing = sorted(set(data) - names), sorted(names - set(data))
+        if unknown or missing:
+            raise RequestError(
+                f"not a request of this version: unknown fields {unknown}, missing {missing}"
+            )
+        values = dict(data)
+        try:
+            values["state"] = State(values["state"])
+            for name in TIMES:
+                if values[name] is not None:
+                    values[name] = datetime.fromisoformat(values[name])
+            values["shards"] = tuple(int(shard) for shard in values["shards"])
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"request {data['request_id']} cannot be read: {error}") from None
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class Event:
-    """One change of a request."""
+    """One line of a request's history; ``seq`` counts from 1 within the request."""
 
     request_id: str
     seq: int
     at: datetime
     state: State
     action: str
-    by: str
-    detail: str
+    by: str = ""
+    detail: str = ""
 
 
 def new_request_id(now: datetime) -> str:
-    """``"req_"`` and a ULID: 48 bits of milliseconds, 80 random bits, Crockford's base 32."""
-    number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)
-    return "req_" + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    """``req_`` and a ULID of ``now``: ids of different milliseconds sort by time.
+
+    Reference:
+        https://github.com/ulid/spec. Deviation: ids within one millisecond are in random order.
+    """
+    millis = int(as_utc(now, "now").timestamp() * 1000)
+    return (
+        "req_"
+        + _crockford(millis, ULID_TIME_CHARS)
+        + _crockford(int.from_bytes(os.urandom(ULID_RANDOM_BYTES), "big"), ULID_RANDOM_CHARS)
+    )
 
 
-def _time_to_json(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _time_from_json(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _crockford(value: int, width: int) -> str:
+    shifts = range(5 * (width - 1), -1, -5)
+    return "".join(CROCKFORD[value >> shift & 31] for shift in shifts)

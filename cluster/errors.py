@@ -134,3 +134,15 @@ class HoldError(RequestError):
     """A request cannot be put on hold, or taken off it, in the state it is in."""
 
     code = "UW-E013"
+
+
+class DuplicateError(RequestError):
+    """An idempotency key was used before, with another body."""
+
+    code = "UW-E014"
+
+
+class LeaseError(HomeError):
+    """This process is no longer, or not yet, the one that may write to the home."""
+
+    code = "UW-H002"

@@ -51,7 +51,9 @@ class StorageConfig(BaseModel):
 
     home: str | None = Field(default=None, description="folder of the system")
     database: str | None = Field(
-        default=None, description="ledger file, relative to the home; default ledger.db"
+        default=None,
+        description="ledger: a file, relative to the home, or postgresql+psycopg://user@host/name; "
+        "default ledger.db",
     )
 
 

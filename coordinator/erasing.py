@@ -35,9 +35,9 @@ from coordinator.erasure import Erasure, present_part
 from coordinator.holds import meets
 from coordinator.planner import make_plan
 from coordinator.requests.record import RequestRecord, new_request_id
-from coordinator.requests.regulations import due_at
+from coordinator.requests.regulations import clock_of
 from coordinator.requests.scheduler import Decision, next_batch
-from coordinator.requests.states import CLOSED, MASKED, OPEN, Action, State, decide
+from coordinator.requests.states import CLOSED, MASKED, OPEN, Action, State, decide, needs_approval
 from coordinator.results import Plan, Receipt
 from coordinator.tombstones import NODE, asked_marks, marks_of, split_erased
 
@@ -230,18 +230,19 @@ class Erasing:
         regulation = ask.regulation or policy.regulation
         if plan.erasure.is_empty and plan.already and not plan.unknown:
             duplicate_of = next(iter(plan.already))
-        received = ask.received_at or now
-        urgent = ask.priority != "normal"
+        clock = clock_of(
+            ask.received_at or now, now, policy, regulation=regulation, priority=ask.priority
+        )
         record = RequestRecord(
             request_id=new_request_id(now),
             kind=ask.kind,
             state=State.RECEIVED,
             regulation=regulation,
             priority=ask.priority,
-            received_at=received,
+            received_at=clock.received_at,
             submitted_at=now,
-            due_at=due_at(regulation, received, policy),
-            cancel_until=now if urgent else now + policy.cancel_window,
+            due_at=clock.due_at,
+            cancel_until=clock.cancel_until,
             requested_by=ask.requested_by,
             reason=ask.reason,
             external_request_id=ask.external_request_id,
@@ -329,9 +330,9 @@ class Erasing:
         ask = Ask(plan, priority="urgent", requested_by=requested_by, approved_by=approved_by)
         if self._needs_approval(ask):
             raise ApprovalError(
-                f"{sum(plan.records.values())} records are more than erasure.approve_above = "
-                f"{self.engine.config.erasure.approve_above}; pass approved_by=, or submit() the "
-                "request and let somebody else approve it"
+                "the request names more nodes and edges than erasure.approve_above = "
+                f"{self.engine.config.erasure.approve_above}; pass approved_by=, or submit() it "
+                "and let somebody else approve it"
             )
         (record,) = self._accept([ask])
         self._run_batch([record], "urgent")
@@ -390,7 +391,7 @@ class Erasing:
             self._require_environment()
             records = [self.record(key) for key in decision.batch]
             try:
-                done.append(self._run_batch(records, decision.reason))
+                done.append(self._run_batch(records, decision.text))
             except LeaseError:
                 raise
             except Exception:
@@ -412,9 +413,9 @@ class Erasing:
         return next((key for key in others if meets(asked, self._masked[key])), "")
 
     def _needs_approval(self, ask: Ask) -> bool:
-        size = sum(ask.plan.records[name] for name in ("nodes", "features", "labels"))
-        size += len(ask.plan.erasure.edges)
-        return size > self.engine.config.erasure.approve_above and not ask.approved_by
+        asked, policy = ask.plan.erasure, self.engine.config.erasure
+        nodes = len({*asked.nodes, *asked.labels, *asked.features})
+        return needs_approval(nodes, len(asked.edges), policy) and not ask.approved_by
 
     def _finish_begun(self) -> list[str]:
         begun = [batch.batch_id for batch in self.engine.ledger.batches.list(state=OPEN_BATCH)]

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select
 from coordinator.evidence.chain import GENESIS, row_hash
 from coordinator.ledger.request_table import Read
 from coordinator.ledger.tables import audit, audit_heads
+from coordinator.requests.record import to_iso
 
 PAGE = 1000
 
@@ -72,8 +73,9 @@ class AuditTable:
             at: when; now by default.
         """
         last, previous = _head(tx)
-        time = (at or datetime.now(UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")
-        row = _content(last + 1, time, action, actor, request_id, dict(detail or {}))
+        row = _content(
+            last + 1, to_iso(at or datetime.now(UTC)), action, actor, request_id, dict(detail or {})
+        )
         tx.execute(insert(audit), row | {"hash": row_hash(previous, row)})
         return last + 1
 

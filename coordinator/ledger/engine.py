@@ -89,6 +89,8 @@ def open_engine(url: URL) -> Engine:
             url, hide_parameters=True, pool_pre_ping=not is_sqlite, connect_args=wait
         )
     except ImportError as error:
+        if is_sqlite:
+            raise
         raise ConfigError(
             f"{shown(url)} needs psycopg, which is not installed here ({error}); "
             "pip install 'unweave[postgres]'"

@@ -225,12 +225,11 @@ class RequestTable:
 
     # ---- read
 
-    def get(self, request_id: str) -> RequestRecord | None:
-        """A request, or None."""
-        with self._read() as tx:
-            query = select(*_COLUMNS).where(requests.c.request_id == request_id)
-            row = tx.execute(query).one_or_none()
-        return None if row is None else _record_of(row)
+    def get(self, request_id: str, tx: Connection | None = None) -> RequestRecord | None:
+        """A request, or None; read inside ``tx`` where one is given."""
+        query = select(*_COLUMNS).where(requests.c.request_id == request_id)
+        rows = self._rows(query, tx)
+        return _record_of(rows[0]) if rows else None
 
     def find(
         self,

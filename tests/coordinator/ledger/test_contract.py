@@ -114,8 +114,7 @@ def test_many_requests_that_change_to_different_values_are_each_changed(ledger: 
     records = [record(i) for i in range(600)]
     add(ledger, *records)
     pairs = [
-        (r, replace(r, state=State.SCHEDULED, batch_id=f"b{i % 3}"))
-        for i, r in enumerate(records)
+        (r, replace(r, state=State.SCHEDULED, batch_id=f"b{i % 3}")) for i, r in enumerate(records)
     ]
 
     with ledger.write() as tx:

@@ -35,7 +35,7 @@ def upgrade() -> None:
     _create_records()
     _create_evidence()
     tables = sa.MetaData()
-    tables.reflect(tx)
+    tables.reflect(tx, only=("settings", "events", "counters", "lease", *_OLD))
     named = tables.tables
     _carry_settings(tx, vault, settings, named["settings"])
     _carry_requests(old["requests"], vault, named)

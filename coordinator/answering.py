@@ -82,7 +82,9 @@ class Answering:
             view = View(self.graph, self.partition.owners(self.graph), shards, self._home())
             aggregator = find_aggregator(kind)
             answers = self.posteriors() if aggregator.reads_submodels else self._unasked()
-            self._tables[kind] = aggregator.combine(answers, view, self.live.aggregator, self.config)
+            self._tables[kind] = aggregator.combine(
+                answers, view, self.live.aggregator, self.config
+            )
         return self._tables[kind]
 
     def posteriors(self) -> Array:

@@ -52,8 +52,7 @@ class Batch:
         self.engine, self.clock, self.batch_id = engine, clock, batch_id
         self._published = published
         self._records: dict[str, RequestRecord] = {
-            record.request_id: record
-            for record in engine.ledger.requests.find(batch_id=batch_id)
+            record.request_id: record for record in engine.ledger.requests.find(batch_id=batch_id)
         }
 
     @staticmethod

@@ -174,18 +174,20 @@ class Erasing:
         return [record or next(accepted) for record in known]
 
     def _known(self, ask: Ask) -> RequestRecord | None:
-        requests = self.engine.ledger.requests
-        names = {"external_request_id": ask.external_request_id}
-        names["idempotency_key"] = ask.idempotency_key
-        for field, value in names.items():
-            for record in requests.find(**{field: value}, limit=1) if value else ():
-                if record.body_digest != self._body(ask):
-                    raise DuplicateError(
-                        f"{field} {value!r} was used by request {record.request_id} for other "
-                        "records or options; use a new one, or ask for the same again"
-                    )
-                return record
-        return None
+        find = self.engine.ledger.requests.find
+        found: list[RequestRecord] = []
+        if ask.external_request_id:
+            found += find(external_request_id=ask.external_request_id, limit=1)
+        if ask.idempotency_key:
+            found += find(idempotency_key=ask.idempotency_key, limit=1)
+        for record in found:
+            if record.body_digest != self._body(ask):
+                raise DuplicateError(
+                    f"the id or key {ask.external_request_id or ask.idempotency_key!r} was used "
+                    f"by request {record.request_id} for other records or options; use a new one, "
+                    "or ask for the same again"
+                )
+        return found[0] if found else None
 
     def _body(self, ask: Ask) -> str:
         """Keyed digest of what is asked, whatever has become of it since."""
@@ -288,9 +290,7 @@ class Erasing:
         """
         ledger, now = self.engine.ledger, self.clock()
         before = self.record(request_id)
-        after = decide(
-            before, action, now, by=by, reason=reason, policy=self.engine.config.erasure
-        )
+        after = decide(before, action, now, by=by, reason=reason, policy=self.engine.config.erasure)
         enters = after.state in MASKED and before.state not in MASKED and before.epoch is None
         leaves = after.state in CLOSED
         erasure = Erasure.from_json(ledger.requests.payloads([request_id])[request_id])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -23,11 +23,11 @@ from coordinator.engine import Engine
 from coordinator.erasing import Ask, Erasing
 from coordinator.erasure import Erasure
 from coordinator.generation import Generation
+from coordinator.handle import Request
 from coordinator.planner import forecast
 from coordinator.pools import Pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
 from coordinator.reconcile import Progress
-from coordinator.handle import Request
 from coordinator.results import Plan, Predictions, Receipt, Report
 from shards.checkpoint import load_weights
 from shards.recipe import Recipe
@@ -63,6 +63,7 @@ class System:
         self.engine = Engine(home, config, pool, progress)
         self.erasing = Erasing(self.engine, clock)
         self._answering: Answering | None = None
+        self.fit_breakdown: Mapping[str, Mapping[str, float]] = {}
 
     # ---- making one
 
@@ -437,9 +438,7 @@ class System:
     ) -> list[Request]:
         """Accept many requests in one transaction; see :meth:`submit`."""
         plans = self.erasing.plan_many(erasures, unknown=unknown)
-        asks = [
-            Ask(plan, plan.asked.kind, regulation, requested_by=requested_by) for plan in plans
-        ]
+        asks = [Ask(plan, plan.asked.kind, regulation, requested_by=requested_by) for plan in plans]
         records = self.erasing.submit(asks)
         return [Request(self.erasing, record.request_id) for record in records]
 

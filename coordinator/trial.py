@@ -199,6 +199,10 @@ class MeteredPool:
         self.spent[method] = self.spent.get(method, 0.0) + spent
         return results
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """See :class:`coordinator.pools.base.Pool`."""
+        return self._pool.tell(method, job)
+
     def cpu_seconds(self) -> float:
         """CPU seconds that all actors have spent so far."""
         return self._pool.cpu_seconds()

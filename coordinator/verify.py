@@ -75,7 +75,11 @@ def _stored(engine: Engine) -> tuple[Graph, Partition]:
 
 def _graph(engine: Engine) -> str:
     graph, _ = _stored(engine)
-    return "" if graph_digest(graph) == engine.live.generation.graph_key else "records do not match key"
+    return (
+        ""
+        if graph_digest(graph) == engine.live.generation.graph_key
+        else "records do not match key"
+    )
 
 
 def _partition(engine: Engine) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select
 from coordinator.evidence.chain import GENESIS, row_hash
 from coordinator.ledger.request_table import Read
 from coordinator.ledger.tables import audit, audit_heads
-from coordinator.requests.record import to_iso
+from coordinator.requests.times import to_iso
 
 PAGE = 1000
 

@@ -211,9 +211,7 @@ class RequestTable:
         query = select(requests.c.vault_key).where(requests.c.vault_key.is_not(None)).distinct()
         return set(tx.execute(query).scalars())
 
-    def add_marks(
-        self, tx: Connection, request_id: str, marks: Mapping[bytes, str]
-    ) -> None:
+    def add_marks(self, tx: Connection, request_id: str, marks: Mapping[bytes, str]) -> None:
         """Add the tombstones of a request that became binding after it was added."""
         rows = [{"mark": m, "request_id": request_id, "kind": kind} for m, kind in marks.items()]
         insert_new(tx, tombstones, rows)

@@ -26,6 +26,7 @@ from tests.coordinator.systems import (
     assert_same,
     assert_same_packs,
     erasure_of_every_kind,
+    forge,
     kept_partition,
     keys_of,
     planted,

@@ -49,7 +49,9 @@ def test_ids_in_shards_partition_the_training_ids(method: str, bench: Workbench)
         node_id
         for entry in system.generation.shards.values()
         if entry.weights_digest
-        for node_id in system.engine.store.get("content", entry.content_digest).tensors["id"].tolist()
+        for node_id in system.engine.store.get("content", entry.content_digest)
+        .tensors["id"]
+        .tolist()
     ]
 
     assert sorted(owned) == training_ids(system)
@@ -78,6 +80,9 @@ class ShuffledPool:
         for at in places:
             (results[at],) = self.inner.map(method, [jobs[at]])
         return results
+
+    def tell(self, method: str, job: Any) -> list[Any]:
+        return self._pool.tell(method, job)
 
     def cpu_seconds(self) -> float:
         return self.inner.cpu_seconds()

@@ -28,7 +28,6 @@ from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 from coordinator.pools.inline import InlinePool
 from coordinator.reconcile import Reconciler
-from coordinator.system import System
 from shards.recipe import choose_profile
 from tests.coordinator.systems import (
     Workbench,
@@ -274,6 +273,9 @@ def test_a_worker_that_dies_leaves_the_request_to_be_resumed(bench: Workbench) -
             if method == "build" and system_is_fitted:
                 raise ErasureError("the worker ended")
             return bench.pool.map(method, jobs, progress)
+
+        def tell(self, method: str, job: Any) -> list[Any]:
+            return bench.pool.tell(method, job)
 
         def cpu_seconds(self) -> float:
             return 0.0

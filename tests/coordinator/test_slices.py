@@ -44,6 +44,9 @@ class RecordingPool:
             self.builds = results
         return results
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        return self._pool.tell(method, job)
+
     def cpu_seconds(self) -> float:
         return self._pool.cpu_seconds()
 

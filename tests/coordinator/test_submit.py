@@ -1,4 +1,4 @@
-"""Requests that follow their windows: masked at once, batched, cancelled, held, approved, retried."""
+"""Requests that follow their windows: masked, batched, cancelled, held, approved, retried."""
 
 from __future__ import annotations
 
@@ -198,9 +198,7 @@ def test_a_large_request_waits_for_another_person(bench: Workbench, clock: Clock
         system.erase(Erasure(nodes=training_ids(system)[:3]))
 
 
-def test_a_rejected_request_leaves_no_trace_of_its_records(
-    bench: Workbench, clock: Clock
-) -> None:
+def test_a_rejected_request_leaves_no_trace_of_its_records(bench: Workbench, clock: Clock) -> None:
     system = bench.fit(planted(10), WINDOWS | {"erasure.approve_above": 2}, clock=clock)
     nodes = training_ids(system)[:3]
     request = system.submit(Erasure(nodes=nodes), requested_by="ada")
@@ -301,7 +299,7 @@ def test_a_failing_batch_is_tried_again_later_and_then_failed_with_its_shards_na
         attempts += 1
         assert_same(summary(system), before)
         assert not system.graph.has_node(node)
-        clock.forward(hours=2)
+        clock.forward(hours=8)
 
     assert attempts == system.config.erasure.max_attempts
     assert f"shards [{shard}]" in request.record.reason

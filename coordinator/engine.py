@@ -87,6 +87,7 @@ class Engine:
                 "or fit into another home"
             )
         self.store.initialise(self.ledger.setting("home_id"))
+        self.store.bar(self.ledger.lease.fence)
         graph = without_erased(self.ledger, graph)
         source = self._require_unclaimed(graph)
         self.recipe = self.current_recipe()
@@ -94,7 +95,7 @@ class Engine:
         with watch.stage("partition"):
             made = partition or self._cut(graph)
         self.ledger.set_settings({"source_graph": source})
-        (self.home / "config.yaml").write_text(_dump(self.config))
+        _write_privately(self.home / "config.yaml", _dump(self.config))
         built = self.reconciler().build(Wanted(graph, made, 0), None)
         self.publish(built)
         self._forget_source()
@@ -131,6 +132,7 @@ class Engine:
             )
         number, body = current
         self.store.check_marker(self.ledger.setting("home_id"))
+        self.store.bar(self.ledger.lease.fence)
         self._forget_source()
         generation = Generation.from_json(number, body)
         self.recipe = self.current_recipe()
@@ -321,6 +323,13 @@ class Engine:
         report = self.stage("partitioning")
         config, roles = self.config.partition, self.config.roles
         return make_partition(graph, config, roles, report, allow_empty=allow_empty)
+
+
+def _write_privately(path: Path, content: str) -> None:
+    """Write what may hold a database password: readable by its owner alone."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(content)
 
 
 def _dump(config: Config) -> str:

@@ -109,3 +109,10 @@ class ErasureError(UnweaveError):
     """An accepted erasure could not be finished; it stays accepted and will be resumed."""
 
     code = "UW-E001"
+
+
+class VerificationError(UnweaveError):
+    """A certificate, a log, a key file or a proof is not what it should be."""
+
+    code = "UW-V001"
+    exit_code = 7

@@ -1,9 +1,10 @@
 """What evidence costs a request, and what checking a certificate costs.
 
 Run ``python -m benchmarks.evidence`` (``--nodes``, ``--features``, ``--degree``, ``--requests``).
-Its output is ``benchmarks/results/evidence.md``. One shard holds the whole generated graph; every request erases one node. Timed are the row digests
-of the new content, both trees under a fresh leaf key with their proofs, and statement and
-signature; not timed are the first digests of the shard's rows and the cutting of the content.
+Its output is ``benchmarks/results/evidence.md``. One shard holds the whole generated graph; every
+request erases one node. Timed are the row digests of the new content, both trees under a fresh leaf
+key with their proofs, and statement and signature; not timed are the first digests of the shard's
+rows and the cutting of the content.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from sqlalchemy import Connection
 
 from cluster.digest import tensors_digest
 from cluster.errors import LeaseError, UnweaveError, VerificationError
-from coordinator.certify import Gathering, Issuing
+from coordinator.certify import Gathering, Issuing, last_entries
 from coordinator.engine import Engine
+from coordinator.evidence.chain import sign_head
 from coordinator.erasure import Erasure, present_part
 from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.reconcile import Built
@@ -201,6 +202,7 @@ class Batch:
         engine = self.engine
         evidence = dict(self._evidence())
         evidence["purge"] = engine.superseded()
+        evidence["previous"] = last_entries(engine, evidence["new"])
         self._advance(Action.PURGE, evidence)
         engine.release()
         engine.purge()
@@ -218,6 +220,9 @@ class Batch:
             engine.ledger.batches.change(tx, self.batch_id, CLOSED)
             engine.ledger.batches.destroy_evidence(tx, self.batch_id)
             engine.ledger.audit.append(tx, "complete", "", None, {"batch": self.batch_id})
+            head = engine.ledger.audit.head(tx)
+            log = engine.ledger.setting("home_id")
+            engine.ledger.audit.add_signed_head(tx, sign_head(log, *head, now, issuing.signer))
         engine.ledger.truncate_log()
 
     def _certify(self, issuing: Issuing, records: Sequence[RequestRecord], now: datetime) -> None:

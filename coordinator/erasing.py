@@ -435,7 +435,7 @@ class Erasing:
 
     def _require_environment(self) -> None:
         """Refuse to mix submodels of two environments in one generation."""
-        from coordinator.verify import environment_changed
+        from coordinator.verification import environment_changed
 
         changed = environment_changed(self.engine)
         if changed:

@@ -472,7 +472,7 @@ class System:
                 stored graph; ``"all"`` for every one.
             repair: rebuild what is damaged or missing first.
         """
-        from coordinator.verify import verify_home
+        from coordinator.verification import verify_home
 
         if repair:
             self.rebuild()

@@ -19,8 +19,8 @@ from cluster.digest import tensors_digest
 from cluster.errors import LeaseError, UnweaveError, VerificationError
 from coordinator.certify import Gathering, Issuing, last_entries
 from coordinator.engine import Engine
-from coordinator.evidence.chain import sign_head
 from coordinator.erasure import Erasure, present_part
+from coordinator.evidence.chain import sign_head
 from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id

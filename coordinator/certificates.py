@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Certificate:
     secret: bytes = field(repr=False)
 
     @cached_property
-    def statement(self) -> dict[str, Any]:
+    def statement(self) -> Mapping[str, Any]:
         """The in-toto statement, its signature checked.
 
         Raises:
@@ -138,7 +138,7 @@ def _joined(first: Report, second: Report) -> Report:
 
 
 def _compare(
-    statement: dict[str, Any], home: Path, key: Path, replayed: list[int] | None
+    statement: Mapping[str, Any], home: Path, key: Path, replayed: list[int] | None
 ) -> Report:
     """Compare with what a home has published, or with what training it again gives."""
     from coordinator.config import load_config

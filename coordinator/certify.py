@@ -37,8 +37,8 @@ from coordinator.evidence.facts import (
     Submodel,
 )
 from coordinator.evidence.keys import PRIVATE_NAME, PUBLIC_NAME, Signer, read_keys
-from coordinator.evidence.lookup import shard_entry
 from coordinator.evidence.leaves import Leaves, leaves_of
+from coordinator.evidence.lookup import shard_entry
 from coordinator.evidence.records import name_digest
 from coordinator.evidence.salts import LEAF, SECRET_BYTES, derive
 from coordinator.evidence.statement import build, prove_erasure

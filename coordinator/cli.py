@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import ConfigError, UnweaveError
+from coordinator.evidence_cli import certificates, log
 from coordinator.study_cli import compare, tune
 from coordinator.terminal import Data, Json, Settings, emit
 
@@ -162,14 +163,55 @@ def erase(
 
 @app.command()
 def verify(
-    home: Home,
+    certificate: Annotated[
+        Path | None, typer.Argument(help="A certificate; without one, --home is checked.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="Folder of the system.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The issuer's issuer.pub, for a certificate.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="A home to compare a certificate with.")
+    ] = None,
     replay: Annotated[
-        str | None, typer.Option("--replay", help="all, or shard numbers as 0,3,7.")
+        str | None,
+        typer.Option("--replay", help="all, or shards as 0,3,7; for a certificate: the home."),
+    ] = None,
+    shard: Annotated[
+        list[int] | None, typer.Option("--shard", help="Of a certificate to replay.")
+    ] = None,
+    secret: Annotated[
+        Path | None, typer.Option("--secret", help="File with a certificate's secret.")
+    ] = None,
+    disclosure: Annotated[
+        Path | None, typer.Option("--disclosure", help="File with a disclosed leaf key.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="File with a record to look up.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild what is damaged.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Re-derive every key from what is stored; replay shards in a fresh process."""
+    """Check a certificate; or a home: derive every key again, replay shards in a fresh process."""
+    if certificate is not None:
+        from coordinator.evidence_cli import verify_certificate
+
+        if key is None:
+            raise ConfigError("a certificate is checked with the issuer's key; give --key")
+        verify_certificate(
+            certificate,
+            key,
+            state=state,
+            replay=None if replay is None else Path(replay),
+            shards=shard,
+            secret=secret,
+            disclosure=disclosure,
+            record=record,
+            as_json=as_json,
+        )
+        return
+    if home is None:
+        raise ConfigError("nothing to verify; give --home, or a certificate and --key")
     shards = replay if replay is None or replay == "all" else parse_shards(replay)
     with open_system(home, "inline") as system:
         report = system.verify(shards, repair=repair)  # type: ignore[arg-type]
@@ -226,6 +268,8 @@ def data(
             typer.echo(f"{key:>10}  {value}")
 
 
+app.add_typer(log, name="log")
+app.add_typer(certificates, name="certificates")
 app.command()(tune)
 app.command()(compare)
 

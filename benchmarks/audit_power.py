@@ -176,6 +176,22 @@ def measure(setting: Setting, options: argparse.Namespace) -> Iterator[dict[str,
         yield line
 
 
+def explain() -> str:
+    """What the columns say."""
+    sizes = AuditSettings()
+    return (
+        f"Each audit trains {sizes.references} references, {sizes.shadows} shadows and 2 x "
+        f"{sizes.controls} controls of one shard ({sizes.models} submodels), level {sizes.level} "
+        "over both checks. The seed of a run decides roles, partition, trainings, the erased nodes "
+        "and the audit.\n"
+        f"Goals: kept weights fail in {FAIL_GOAL:.0%}, retrained pass in {PASS_GOAL:.0%} of the "
+        "runs.\n"
+        "*Power*: share of the positive controls that a check rejects. *Distance*: median distance "
+        "of the kept weights' score from an honest one, in half widths of its interval. *False "
+        f"alarms*: share of the negative controls with a p below {CALIBRATION_LEVEL}.\n\n"
+    )
+
+
 def main() -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -191,19 +207,14 @@ def main() -> None:
         for setting in settings_of(data)
         for line in measure(setting, options)
     ]
-    sizes, last = AuditSettings(), options.first_seed + options.runs - 1
+    names = ",".join(Path(name).name for name in options.data.split(","))
+    span = f"--runs {options.runs} --first-seed {options.first_seed}"
     text = (
         "# Power of the statistical audit\n\n"
-        f"`python -m benchmarks.audit_power --data {options.data} --runs {options.runs} "
-        f"--first-seed {options.first_seed}`, {provenance()} (before: {before:.1f}), "
-        f"{time.perf_counter() - started:.0f} s.\n"
-        f"Seeds {options.first_seed} to {last}; each audit trains {sizes.references} references, "
-        f"{sizes.shadows} shadows and 2 x {sizes.controls} controls of one shard, {sizes.models} "
-        f"submodels, level {sizes.level} over both checks. *Distance*: median of the kept weights' "
-        f"distance from an honest score, in half widths of its {1 - sizes.level:.0%} interval. "
-        f"*False alarms*: share of the {sizes.controls} negative controls of each run with a p below "
-        f"{CALIBRATION_LEVEL}. Goals: kept weights fail in {FAIL_GOAL:.0%}, retrained pass in "
-        f"{PASS_GOAL:.0%} of the runs.\n\n" + markdown(lines)
+        f"`python -m benchmarks.audit_power --data {names} {span}`, {provenance()} "
+        f"(before: {before:.1f}), {time.perf_counter() - started:.0f} s.\n\n"
+        + explain()
+        + markdown(lines)
     )
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(text)

@@ -103,7 +103,7 @@ class Case:
             of_class = graph.y == number
             if (near & of_class).sum() < MIN_NEAR:
                 near |= held_out & of_class
-        return near
+        return np.asarray(near)
 
     @cached_property
     def weights(self) -> Array:
@@ -112,8 +112,8 @@ class Case:
         asked, controls = graph.y[graph.rows(self.asked)], graph.y[self.controls]
         share = np.bincount(asked, minlength=graph.schema.num_classes) / max(len(asked), 1)
         count = np.bincount(controls, minlength=graph.schema.num_classes)
-        weights: Array = (share / np.maximum(count, 1))[controls]
-        return weights / weights.sum() if len(weights) else weights
+        weights: Array = np.asarray((share / np.maximum(count, 1))[controls])
+        return np.asarray(weights / weights.sum()) if len(weights) else weights
 
     def questions(self, settings: AuditSettings) -> Questions:
         """The erased nodes and after them the controls, with their features and maybe edges."""

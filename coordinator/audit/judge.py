@@ -127,8 +127,10 @@ def _checks(subject: Subject, settings: AuditSettings, strictest: float) -> list
         references, positive = score(evidence.references), score(evidence.positive)
         value = float(score(subject.answers[None])[0])
         prediction = predict_next(value, references, settings.level)
-        honest = [leave_one_out(references), p_values(score(evidence.negative), references)]
-        alarms = np.concatenate(honest) < CALIBRATION_LEVEL
+        honest = np.concatenate(
+            [leave_one_out(references), p_values(score(evidence.negative), references)]
+        )
+        alarms = int((honest < CALIBRATION_LEVEL).sum())
         margin = EQUIVALENCE * (float(positive.mean()) - prediction.mean)
         found.append(
             Check(
@@ -140,9 +142,10 @@ def _checks(subject: Subject, settings: AuditSettings, strictest: float) -> list
                 rank_p(value, references),
                 Verdict.INCONCLUSIVE,
                 float((p_values(positive, references) < strictest).mean()),
-                int(alarms.sum()),
-                len(alarms),
-                bool(alarms.sum() <= calibration_bound(len(alarms))),
+                alarms,
+                len(honest),
+                alarms <= calibration_bound(len(honest)),
+                prediction.p < float(honest.min()),
                 is_equivalent(value, references, margin, settings.level),
                 evidence.models - (0 if name == "lira" else len(evidence.shadows)),
                 round(evidence.seconds, 3),
@@ -152,9 +155,13 @@ def _checks(subject: Subject, settings: AuditSettings, strictest: float) -> list
 
 
 def _decide(check: Check, level: float) -> Check:
-    """A rejection counts if honest retrains are not rejected, a pass if planted ones are."""
+    """A pass counts if the positive controls are rejected, a rejection if honest retrains are not.
+
+    Where too many of those are, a rejection counts only beyond all of them.
+    """
     if check.adjusted_p <= level:
-        verdict = Verdict.FAIL if check.calibrated else Verdict.INCONCLUSIVE
+        counts = check.calibrated or check.beyond_honest
+        verdict = Verdict.FAIL if counts else Verdict.INCONCLUSIVE
     else:
         verdict = Verdict.PASS if check.power >= MIN_POWER else Verdict.NO_POWER
     return replace(check, verdict=verdict)

@@ -36,6 +36,7 @@ class Check:
             negative controls.
         honest: number of those.
         calibrated: whether a test that holds gives so many false alarms or fewer, with 99 %.
+        beyond_honest: whether p is below that of every honest retrain.
         equivalent: whether the score is shown to be within a quarter of the positive controls'
             distance from the references (TOST); None where it was not asked.
         models: submodels trained for it.
@@ -53,6 +54,7 @@ class Check:
     false_alarms: int
     honest: int
     calibrated: bool
+    beyond_honest: bool
     equivalent: bool | None
     models: int
     seconds: float

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.config import RolesConfig
 from cluster.errors import ConfigError, HomeError, UnknownIdError
 from cluster.graph import TEST, TRAIN, Change, Graph
 from cluster.readers.sbm import BlockModel, block_model
@@ -35,13 +36,19 @@ PERCEPTRONS = {
     "aggregator.kind": "mean",
 }
 COMMUNITIES = PERCEPTRONS | {"partition.method": "louvain", "shards.model": "gcn"}
-HALO = COMMUNITIES | {"partition.halo.hops": 1}
+HALO = COMMUNITIES | {"partition.halo.hops": 1, "partition.halo.budget": 0.5}
 SHARD = 1
 
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return block_model(BlockModel(num_nodes=400, num_classes=4, num_features=24, seed=3))
+    return block_model(BlockModel(num_nodes=400, num_classes=4, num_features=64, noise=3.0, seed=3))
+
+
+@pytest.fixture(scope="module")
+def kept(shared_bench: Workbench, graph: Graph) -> System:
+    """A system that erased nothing; tests only read it."""
+    return shared_bench.fit(graph, PERCEPTRONS)
 
 
 def some_nodes(system: System, count: int = 10, shard: int = SHARD) -> Erasure:
@@ -86,7 +93,7 @@ def test_a_stale_submodel_under_the_new_key_fails(bench: Workbench, graph: Graph
 
 
 def test_a_system_that_never_knew_the_records_passes(bench: Workbench, graph: Graph) -> None:
-    train = graph.ids[graph.roles(bench.fit(graph, PERCEPTRONS).config.roles) == TRAIN]
+    train = graph.ids[graph.roles(RolesConfig()) == TRAIN]
     never = Change(nodes=tuple(train[:30].tolist()))
 
     system = bench.fit(graph.apply(never), PERCEPTRONS)
@@ -97,15 +104,14 @@ def test_a_system_that_never_knew_the_records_passes(bench: Workbench, graph: Gr
     assert report.verdict == Verdict.PASS
 
 
-def test_forgetting_too_much_fails_two_sided(bench: Workbench, graph: Graph) -> None:
-    system = bench.fit(graph, PERCEPTRONS)
-    twins = make_twins(system.graph, graph, some_nodes(system))
-    (case,) = make_cases(system, twins, [SHARD])
+def test_forgetting_too_much_fails_two_sided(kept: System, graph: Graph) -> None:
+    twins = make_twins(kept.graph, graph, some_nodes(kept))
+    (case,) = make_cases(kept, twins, [SHARD])
     content, asked = case.within, np.isin(case.within.ids, case.asked)
     wrong = np.where(asked, (content.y + 1) % 4, content.y).astype(content.y.dtype)
 
     job = AuditJob(case.recipe, case.questions(SETTINGS), replace(content, y=wrong), 5)
-    subject = Subject(gather(case, SETTINGS, system.pool), system.pool.map("audit", [job])[0])
+    subject = Subject(gather(case, SETTINGS, kept.pool), kept.pool.map("audit", [job])[0])
     (found,) = judge([subject], SETTINGS)
 
     assert found.verdict == Verdict.FAIL
@@ -133,20 +139,19 @@ def test_erased_labels_are_audited_too(bench: Workbench, graph: Graph) -> None:
 
 
 def test_one_seed_gives_one_report_and_the_home_is_left_as_it_was(
-    bench: Workbench, graph: Graph
+    kept: System, graph: Graph
 ) -> None:
-    system = bench.fit(graph, PERCEPTRONS)
-    erased, before = some_nodes(system), state_of(system)
+    erased, before = some_nodes(kept), state_of(kept)
 
     def body(settings: AuditSettings) -> dict[str, Any]:
-        text = json.dumps(audit(system, graph, erased, settings=settings).to_json())
+        text = json.dumps(audit(kept, graph, erased, settings=settings).to_json())
         return without_seconds(json.loads(text))
 
     first, second = body(SETTINGS), body(SETTINGS)
 
     assert first == second
     assert body(replace(SETTINGS, seed=1)) != first
-    assert state_of(system) == before
+    assert state_of(kept) == before
 
 
 def without_seconds(value: Any) -> Any:
@@ -155,12 +160,11 @@ def without_seconds(value: Any) -> Any:
     return [without_seconds(v) for v in value] if isinstance(value, list) else value
 
 
-def test_the_asked_records_order_does_not_matter(bench: Workbench, graph: Graph) -> None:
-    system = bench.fit(graph, PERCEPTRONS)
-    nodes = some_nodes(system).nodes
+def test_the_asked_records_order_does_not_matter(kept: System, graph: Graph) -> None:
+    nodes = some_nodes(kept).nodes
 
-    (one,) = make_cases(system, make_twins(system.graph, graph, Erasure(nodes=nodes)))
-    (other,) = make_cases(system, make_twins(system.graph, graph, Erasure(nodes=nodes[::-1])))
+    (one,) = make_cases(kept, make_twins(kept.graph, graph, Erasure(nodes=nodes)))
+    (other,) = make_cases(kept, make_twins(kept.graph, graph, Erasure(nodes=nodes[::-1])))
 
     assert one.asked.tolist() == other.asked.tolist()
     assert (one.members(SETTINGS) == other.members(SETTINGS)).all()
@@ -215,7 +219,7 @@ def test_questions_with_edges_coincide_for_a_perceptron_alone(
     assert not np.allclose(*answers["gcn"])
 
 
-def test_where_other_requests_erased_is_in_neither_graph() -> None:
+def test_what_other_requests_erased_is_in_neither_graph() -> None:
     source = random_graph(4, 40)
     ids = source.ids.tolist()
     edges = list(zip(source.ids[source.src].tolist(), source.ids[source.dst].tolist(), strict=True))
@@ -235,30 +239,28 @@ def test_where_other_requests_erased_is_in_neither_graph() -> None:
     assert np.array_equal(twins.without.x, home.x) and np.array_equal(twins.without.y, home.y)
 
 
-def test_what_cannot_be_audited_is_refused_with_the_reason(bench: Workbench, graph: Graph) -> None:
-    system = bench.fit(graph, PERCEPTRONS)
-    held_out = graph.ids[graph.roles(system.config.roles) == TEST]
-    of_shard = some_nodes(system)
+def test_what_cannot_be_audited_is_refused_with_the_reason(kept: System, graph: Graph) -> None:
+    held_out = graph.ids[graph.roles(kept.config.roles) == TEST]
+    of_shard = some_nodes(kept)
 
     with pytest.raises(ConfigError, match="nothing to audit"):
-        audit(system, graph, None)
+        audit(kept, graph, None)
     with pytest.raises(UnknownIdError, match="auditor's copy"):
-        audit(system, graph, Erasure(nodes=[10**6]))
+        audit(kept, graph, Erasure(nodes=[10**6]))
     with pytest.raises(ConfigError, match="no shard ever trained"):
-        audit(system, graph, Erasure(nodes=held_out[:3].tolist()))
+        audit(kept, graph, Erasure(nodes=held_out[:3].tolist()))
     with pytest.raises(ConfigError, match="would train on none"):
-        audit(system, graph, of_shard, shards=[0])
+        audit(kept, graph, of_shard, shards=[0])
     with pytest.raises(ConfigError, match=r"no shards \[9\]"):
-        audit(system, graph, of_shard, shards=[9, 1])
+        audit(kept, graph, of_shard, shards=[9, 1])
     with pytest.raises(HomeError, match="auditor's copy does not"):
-        audit(system, random_graph(1), of_shard)
+        audit(kept, random_graph(1), of_shard)
 
 
-def test_a_single_submodel_is_audited_by_its_weights(bench: Workbench, graph: Graph) -> None:
-    system = bench.fit(graph, PERCEPTRONS)
-    (case,) = make_cases(system, make_twins(system.graph, graph, some_nodes(system)))
+def test_a_single_submodel_is_audited_by_its_weights(kept: System, graph: Graph) -> None:
+    (case,) = make_cases(kept, make_twins(kept.graph, graph, some_nodes(kept)))
 
-    found = audit_shard(case, served(system, SHARD), SETTINGS, system.pool)
+    found = audit_shard(case, served(kept, SHARD), SETTINGS, kept.pool)
 
     assert found.verdict == Verdict.FAIL
     assert found.models == SETTINGS.models == 10 + 16 + 2 * 5

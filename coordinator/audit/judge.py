@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from coordinator.audit.statistics import (
     calibration_bound,
     holm,
     is_equivalent,
+    is_outside,
     leave_one_out,
     p_values,
     predict_next,
@@ -25,6 +26,7 @@ from coordinator.audit.statistics import (
 )
 
 Array = npt.NDArray[Any]
+Score = Callable[[Array], Array]  # [m, f + c] log odds to one number a model
 
 MIN_POWER = 0.8  # share of the positive controls that a check has to reject to be believed
 EQUIVALENCE = 0.25  # of the positive controls' distance from the references
@@ -119,39 +121,42 @@ def judge(subjects: Sequence[Subject], settings: AuditSettings) -> list[ShardAud
 def _checks(subject: Subject, settings: AuditSettings, strictest: float) -> list[Check]:
     """Both checks before the verdict; power is taken at the strictest level that Holm may ask."""
     evidence = subject.evidence
-    scores = {"gap": evidence.gap}
+    scores: dict[str, Score] = {"gap": evidence.gap}
     if settings.shadows:
         scores["lira"] = evidence.lira
-    found = []
-    for name, score in scores.items():
-        references, positive = score(evidence.references), score(evidence.positive)
-        value = float(score(subject.answers[None])[0])
-        prediction = predict_next(value, references, settings.level)
-        honest = np.concatenate(
-            [leave_one_out(references), p_values(score(evidence.negative), references)]
-        )
-        alarms = int((honest < CALIBRATION_LEVEL).sum())
-        margin = EQUIVALENCE * (float(positive.mean()) - prediction.mean)
-        found.append(
-            Check(
-                name,
-                value,
-                (prediction.low, prediction.high),
-                prediction.p,
-                prediction.p,
-                rank_p(value, references),
-                Verdict.INCONCLUSIVE,
-                float((p_values(positive, references) < strictest).mean()),
-                alarms,
-                len(honest),
-                alarms <= calibration_bound(len(honest)),
-                prediction.p < float(honest.min()),
-                is_equivalent(value, references, margin, settings.level),
-                evidence.models - (0 if name == "lira" else len(evidence.shadows)),
-                round(evidence.seconds, 3),
-            )
-        )
-    return found
+    return [
+        _check(name, score, subject, settings.level, strictest) for name, score in scores.items()
+    ]
+
+
+def _check(name: str, score: Score, subject: Subject, level: float, strictest: float) -> Check:
+    """One check before Holm and the verdict."""
+    evidence = subject.evidence
+    references, positive = score(evidence.references), score(evidence.positive)
+    value = float(score(subject.answers[None])[0])
+    prediction = predict_next(value, references, level)
+    of_negatives = p_values(score(evidence.negative), references)
+    honest = np.concatenate([leave_one_out(references), of_negatives])
+    alarms = int((honest < CALIBRATION_LEVEL).sum())
+    margin = EQUIVALENCE * (float(positive.mean()) - prediction.mean)
+    return Check(
+        name,
+        statistic=value,
+        interval=(prediction.low, prediction.high),
+        p=prediction.p,
+        adjusted_p=prediction.p,
+        rank_p=rank_p(value, references),
+        outside_range=is_outside(value, references),
+        verdict=Verdict.INCONCLUSIVE,
+        power=float((p_values(positive, references) < strictest).mean()),
+        false_alarms=alarms,
+        honest=len(honest),
+        calibrated=alarms <= calibration_bound(len(honest)),
+        beyond_honest=prediction.p < float(honest.min()),
+        equivalent=is_equivalent(value, references, margin),
+        models=evidence.models - (len(evidence.shadows) if name == "gap" else 0),
+        seconds=round(evidence.seconds, 3),
+    )
 
 
 def _decide(check: Check, level: float) -> Check:

@@ -30,6 +30,7 @@ class Check:
         p: two-sided, against the references.
         adjusted_p: by Holm, over all shards and checks of the audit.
         rank_p: two-sided p by rank, which needs no normal scores; 2 / (R + 1) at least.
+        outside_range: whether the score is beyond all references; honest with chance 2 / (R + 1).
         verdict: what follows.
         power: share of the positive controls (trained with the records) that this check rejects.
         false_alarms: p below 0.05 among the honest retrains: references left out one by one, and
@@ -38,7 +39,7 @@ class Check:
         calibrated: whether a test that holds gives so many false alarms or fewer, with 99 %.
         beyond_honest: whether p is below that of every honest retrain.
         equivalent: whether the score is shown to be within a quarter of the positive controls'
-            distance from the references (TOST); None where it was not asked.
+            distance from the references (TOST at 0.05).
         models: submodels trained for it.
         seconds: it took, trainings included.
     """
@@ -49,13 +50,14 @@ class Check:
     p: float
     adjusted_p: float
     rank_p: float
+    outside_range: bool
     verdict: Verdict
     power: float
     false_alarms: int
     honest: int
     calibrated: bool
     beyond_honest: bool
-    equivalent: bool | None
+    equivalent: bool
     models: int
     seconds: float
 

@@ -134,7 +134,7 @@ def test_a_key_of_another_issuer_is_refused(bench: Workbench) -> None:
 
 
 def test_every_request_of_a_batch_gets_its_own_certificate(bench: Workbench) -> None:
-    system = bench.fit(planted(10), AT_ONCE, clock=clock)
+    system = bench.fit(planted(10), AT_ONCE)
     nodes = training_ids(system)[:4]
     edge = next((u, v) for u, v in sorted(planted(10).edges) if not {u, v} & set(nodes))
     wanted = [Erasure(nodes=[n]) for n in nodes]

@@ -79,28 +79,19 @@ def test_an_urgent_request_runs_at_once_and_takes_along_what_touches_no_further_
     assert decision.shards == (1, 2)
 
 
-def test_a_deadline_runs_a_batch_when_three_estimates_are_left() -> None:
+def test_a_deadline_presses_when_three_estimates_are_left() -> None:
     # two shards of 600 s: 3 x 1200 s are one hour
     requests = [
         ready("A", 1, due_at=NOW + 3 * HOUR, hours=1),
         ready("B", 2, due_at=NOW + 9 * DAY),
+        ready("C", 1, due_at=NOW + 9 * DAY),
     ]
 
     assert decide(*requests).wake_at == NOW + 2 * HOUR
     decision = decide(*requests, now=NOW + 2 * HOUR)
 
-    assert (decision.batch, decision.reason) == (("req_A", "req_B"), "deadline")
-    assert "2026-03-02T12:00:00Z" in decision.text
-
-
-def test_a_pressing_request_runs_alone_when_all_together_would_come_too_late() -> None:
-    decision = decide(
-        ready("A", 1, due_at=NOW + HOUR / 4),  # 900 s are left; both shards take 1200 s
-        ready("B", 2),
-        ready("C", 1),
-    )
-
-    assert (set(decision.batch), decision.reason) == ({"req_A", "req_C"}, "deadline")
+    assert (decision.batch, decision.reason) == (("req_A", "req_C"), "deadline")
+    assert "the first is 2026-03-02T12:00:00Z" in decision.text
 
 
 def test_a_deadline_ends_the_cancel_window() -> None:

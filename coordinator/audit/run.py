@@ -67,7 +67,7 @@ def audit_system(
     cases = make_cases(system, twins, shards, placement)
     own = FreshPool(system.recipe.profile) if pool is None else None
     try:
-        report = system._stage("auditing")
+        report = system.engine.stage("auditing")
         where: Pool = pool or own  # type: ignore[assignment]
         subjects = [
             gather_subject(
@@ -136,7 +136,7 @@ def served(system: System, shard: int) -> Weights:
     key = system.generation.submodels.get(shard)
     if key is None:
         raise ConfigError(f"shard {shard} is silent: it serves no submodel that could be audited")
-    return load_weights(system._store, key)
+    return load_weights(system.engine.store, key)
 
 
 def gather_subject(

@@ -228,14 +228,15 @@ class Batch:
     def _certify(self, issuing: Issuing, records: Sequence[RequestRecord], now: datetime) -> None:
         ledger, policy = self.engine.ledger, self.engine.config.erasure
         with ledger.write() as tx:
-            head, pairs = ledger.audit.head(tx), []
+            head, pairs, named = ledger.audit.head(tx), [], []
             for before in records:
                 done = decide(before, Action.COMPLETE, now, policy=policy)
                 name, envelope, secret, shards = issuing.issue(done, head)
                 key, batch = done.request_id, self.batch_id
                 ledger.certificates.add(tx, name, key, batch, envelope, secret, shards=shards)
                 pairs.append((before, replace(done, certificate_id=name)))
-                ledger.audit.append(tx, "certify", "", key, {"certificate": name}, at=now)
+                named.append(("", key, {"certificate": name}))
+            ledger.audit.append_many(tx, "certify", named, at=now)
             ledger.requests.change_many(tx, pairs, str(Action.COMPLETE), at=now)
             ledger.requests.destroy_payloads(tx, [record.request_id for record in records])
         self._records |= {after.request_id: after for _, after in pairs}

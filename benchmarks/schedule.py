@@ -60,6 +60,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
         "partition.halo.budget": 0.1,
     },
 }
+HEADROOM = 1.25  # of the picture, for the legends
 AFTER_BATCH = (Action.BUILT, Action.PUBLISH, Action.PURGE, Action.COMPLETE)
 
 
@@ -320,7 +321,7 @@ def draw_picture(outcomes: Mapping[Key, Sequence[Outcome]], windows: Sequence[st
     for axes in (left, right):
         axes.set_xticks(places, windows)
         axes.set_xlabel("batch window")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * HEADROOM)
         axes.grid(visible=True, alpha=0.25)
         axes.legend(fontsize=8.5, handlelength=3.5)
     figure.suptitle(

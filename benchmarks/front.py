@@ -25,7 +25,7 @@ from coordinator.tuning import DESIGNS, summarise
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-OWN = ("hash mlp learned", "louvain sage learned")
+OWN = ("hash linear learned", "louvain sage learned")
 COUNTS = (10, 20, 50, 100)
 TUNED_SHARDS, TUNED_SEEDS = 20, 5  # of benchmarks.accuracy
 

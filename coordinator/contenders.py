@@ -17,7 +17,17 @@ from typing import Any
 from cluster.errors import ConfigError
 from coordinator.config import Config
 from coordinator.trial import Design
-from coordinator.tuning import DEFAULT_DESIGN, GCN, HALO, HASH, LEARNED, LOUVAIN, MLP, SAGE
+from coordinator.tuning import (
+    DEFAULT_DESIGN,
+    GCN,
+    HALO,
+    HASH,
+    LEARNED,
+    LINEAR,
+    LOUVAIN,
+    MLP,
+    SAGE,
+)
 
 Overrides = Mapping[str, Any]
 
@@ -110,7 +120,8 @@ def _stacked() -> tuple[Design, ...]:
     picks = [
         *(("gcn", training) for training in (SLOW, TRAINING[1], FAST)),
         *(("sage", training) for training in (SLOW, MIDDLE, FAST)),
-        *(("mlp", training) for training in (FAST, SLOW)),
+        ("mlp", FAST),
+        ("linear", FAST),
     ]
     designs = (option(model, training) for model, training in picks)
     return tuple(Design(d.name, {**HASH, **LEARNED, **d.overrides}) for d in designs)
@@ -173,16 +184,16 @@ def _sisa() -> tuple[Design, ...]:
 
 
 def _ours() -> tuple[Design, ...]:
-    plain = {**HASH, **MLP, **LEARNED}
+    plain, mlp = {**HASH, **LINEAR, **LEARNED}, {**HASH, **MLP, **LEARNED}
     return (
         Design(DEFAULT_DESIGN, plain),
         Design("louvain sage learned", {**LOUVAIN, **SAGE, **LEARNED}),
-        Design("hash mlp learned, lr 0.03, 100 epochs", plain | trained("mlp", MIDDLE)),
-        Design("hash mlp learned, lr 0.01, 200 epochs", plain | trained("mlp", SLOW)),
+        Design("hash mlp learned", mlp),
+        Design("hash mlp learned, lr 0.01, 200 epochs", mlp | trained("mlp", SLOW)),
         Design("louvain gcn learned", {**LOUVAIN, **GCN, **LEARNED}),
         Design("louvain sage learned + halo 10 %", {**LOUVAIN, **SAGE, **LEARNED, **HALO}),
         Design("hash sage learned", {**HASH, **SAGE, **LEARNED}),
-        Design("hash mlp learned, decay 1e-4", plain | {"shards.weight_decay": 1e-4}),
+        Design("hash linear learned, lr 0.03", plain | {"shards.lr": 0.03}),
     )
 
 

@@ -28,6 +28,7 @@ MLP = {
     "shards.training_epochs": 50,
     "shards.weight_decay": 0.0,
 }
+LINEAR = {**MLP, "shards.model": "linear"}
 SAGE = {**MLP, "shards.model": "sage", "shards.hidden": 64}
 GCN = {**SAGE, "shards.model": "gcn"}
 HASH, LOUVAIN = {"partition.method": "hash"}, {"partition.method": "louvain"}
@@ -35,13 +36,13 @@ LEARNED, MERGE = {"aggregator.kind": "learned"}, {"aggregator.kind": "merge"}
 HALO = {"partition.halo.hops": 1, "partition.halo.budget": 0.1}
 SMOOTH_GATE = {"aggregator.kind": "gate", "aggregator.label_step": "correct_and_smooth"}
 
-DEFAULT_DESIGN = "hash mlp learned"
+DEFAULT_DESIGN = "hash linear learned"
 OWN: Mapping[str, Mapping[str, Any]] = {
-    DEFAULT_DESIGN: {**HASH, **MLP, **LEARNED},
+    DEFAULT_DESIGN: {**HASH, **LINEAR, **LEARNED},
     "louvain sage learned": {**LOUVAIN, **SAGE, **LEARNED},
     "louvain gcn learned": {**LOUVAIN, **GCN, **LEARNED},
     "louvain sage learned + halo 10 %": {**LOUVAIN, **SAGE, **LEARNED, **HALO},
-    "hash mlp merge": {**HASH, **MLP, **MERGE},
+    "hash linear merge": {**HASH, **LINEAR, **MERGE},
     "louvain gcn gate + correct_and_smooth": {**LOUVAIN, **GCN, **SMOOTH_GATE},
 }
 PUBLISHED = ("grapheraser", "guide", "safe", "sisa")  # presets in configs/

@@ -36,7 +36,8 @@ def affinity(graph: Graph, owner: Array, shards: Sequence[int], rows: Array | No
     counts = np.diff(step.indptr)
     step.data = np.repeat(1 / counts, counts)
     first = step if rows is None else step[rows]
-    chance = np.asarray((first @ (step @ ends)).todense())
+    middle = np.unique(first.indices)
+    chance = np.asarray((first[:, middle] @ (step[middle] @ ends)).todense())
     total = np.add.accumulate(chance, axis=1)[:, -1:]
     alike = 1 / max(len(shards), 1)
     return np.asarray(np.where(total > 0, chance / np.where(total > 0, total, 1), alike))

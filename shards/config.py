@@ -15,7 +15,7 @@ class ShardsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(default="mlp", description="a name in shards.submodels.SUBMODELS")
+    model: str = Field(default="linear", description="a name in shards.submodels.SUBMODELS")
     backend: Literal["torch", "dgl"] = "torch"
     hidden: int = Field(default=32, ge=1)
     layers: int = Field(default=2, ge=1, le=8)

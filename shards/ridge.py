@@ -37,6 +37,7 @@ LAMBDAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the mean of the Gram'
 FIRST_LAMBDA = 3  # position of the one that is tried first
 LANES = 16
 CHUNK = 2048  # rows that are worked on at once
+SCORED = 512  # rows whose scores are taken at once: their features fit a core's cache
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,7 @@ def scores(state: RidgeState, head: RidgeHead) -> Array:
     padded = -(-num_classes // LANES) * LANES  # a product with full lanes is twice as fast
     weights = torch.zeros(len(head.weights), padded)
     weights[:, :num_classes] = torch.from_numpy(head.weights) / UNIT
-    pieces = [slice(at, at + CHUNK) for at in range(0, len(state.slots), CHUNK)]
+    pieces = [slice(at, at + SCORED) for at in range(0, len(state.slots), SCORED)]
     parts = [torch.from_numpy(state.features(piece)).float() @ weights for piece in pieces]
     found = torch.cat([*parts, weights[:0]])[:, :num_classes]
     return found.numpy() + np.float32(1 / num_classes)

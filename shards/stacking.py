@@ -160,20 +160,20 @@ def fit_stack(logits: Array, nodes: Array, y: Array) -> Array:
     each = torch.arange(len(y))
     prior = torch.zeros(len(logits), width, dtype=torch.float64)
     prior[:, 0] = 1 / len(logits)
+    centre = prior.flatten()
+    design = (inputs.T[:, :, None] * values[:, None]).flatten(2).flatten(0, 1)  # [E q, n C]
 
     def loss(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        weights = flat.view_as(prior)
-        mixed = torch.einsum("ne,enc->nc", inputs @ weights.T, values)
+        mixed = (flat @ design).view(values.shape[1:])
         likely = torch.log_softmax(mixed, dim=1)
         slope = likely.exp()
         slope[each, target] -= 1
-        by_expert = torch.einsum("nc,enc->en", slope, values)
-        away = (weights - prior) / STACK_SPREAD**2
-        value = -likely[each, target].sum() + ((weights - prior) * away).sum() / 2
-        return value, (by_expert @ inputs + away).flatten()
+        away = (flat - centre) / STACK_SPREAD**2
+        value = -likely[each, target].sum() + ((flat - centre) * away).sum() / 2
+        return value, design @ slope.flatten() + away
 
     found = torch.zeros(len(logits), NODE_FEATURES, dtype=torch.float64)
-    found[:, :width] = minimise(loss, prior.flatten()).view_as(prior)
+    found[:, :width] = minimise(loss, centre).view_as(prior)
     return found.numpy()
 
 

@@ -22,7 +22,7 @@ from shards.recipe import Recipe
 Array = npt.NDArray[Any]
 
 AGGREGATOR, PACK = "aggregator", "posteriors"
-NUMERICS_VERSION = 1  # raise it whenever code changes the bits of a fitted aggregator
+NUMERICS_VERSION = 2  # raise it whenever code changes the bits of a fitted aggregator
 
 
 @dataclass(frozen=True)

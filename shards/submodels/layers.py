@@ -1,4 +1,4 @@
-"""The submodels on our own propagation: GCN, SAGE, GIN, SGC, SIGN, MLP."""
+"""The submodels on our own propagation: GCN, SAGE, GIN, SGC, SIGN, MLP, Linear."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shards.submodels.inputs import Features, ModelInput, OperatorKind, Propagation
+from shards.submodels.rowwise import FEATURE_SCALE
 
 
 class Dropout:
@@ -230,6 +231,22 @@ class MLP(Submodel):
             h = activate(out, dropout) if i < len(self.weights) - 1 else out
         assert isinstance(h, Tensor)
         return h
+
+
+class Linear(Submodel):
+    """Softmax regression on the features alone: ``FEATURE_SCALE (X W + b)``; reads no edge.
+
+    It has no hidden layer and nothing to drop; ``hidden``, ``layers`` and ``dropout`` do nothing.
+    """
+
+    def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
+        super().__init__()
+        self.hops = 0
+        self.weight, self.bias = matrix(features, classes), vector(classes)
+
+    def forward(self, inputs: ModelInput, dropout: Dropout | None) -> Tensor:
+        """Logits of every row."""
+        return (product(inputs.features, self.weight) + self.bias) * FEATURE_SCALE
 
 
 def activate(h: Tensor, dropout: Dropout | None) -> Tensor:

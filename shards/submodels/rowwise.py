@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 Weights = Mapping[str, Array]
 
 BATCH_NORM_EPS = 1e-5  # of torch.nn.BatchNorm1d
+FEATURE_SCALE = 10.0  # of the linear model: its rows add up to 1, so a step moves logits little
 LEAK = 0.2  # slope of the attention scores below zero
 
 
@@ -123,6 +124,11 @@ def _mlp(weights: Weights, layers: int, inputs: ModelInput) -> Array:
     return np.asarray(h)
 
 
+def _linear(weights: Weights, layers: int, inputs: ModelInput) -> Array:
+    plain = times(inputs.x, weights["weight"]) + weights["bias"]
+    return np.asarray(plain * np.float32(FEATURE_SCALE))
+
+
 def _gat(weights: Weights, layers: int, inputs: ModelInput) -> Array:
     h = inputs.x
     for i in range(layers):
@@ -153,5 +159,6 @@ FORWARD: Mapping[str, Callable[[Weights, int, ModelInput], Array]] = {
     "sgc": _sgc,
     "sign": _sign,
     "mlp": _mlp,
+    "linear": _linear,
     "gat": _gat,
 }

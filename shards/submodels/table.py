@@ -14,6 +14,7 @@ SUBMODELS: Mapping[tuple[str, str], str] = {
     ("torch", "sgc"): "shards.submodels.layers:SGC",
     ("torch", "sign"): "shards.submodels.layers:SIGN",
     ("torch", "mlp"): "shards.submodels.layers:MLP",
+    ("torch", "linear"): "shards.submodels.layers:Linear",
     ("torch", "gat"): "shards.submodels.attention:GAT",
     ("dgl", "gcn"): "shards.submodels.dgl_backend:GCN",
     ("dgl", "sage"): "shards.submodels.dgl_backend:SAGE",
@@ -42,4 +43,4 @@ def check_submodel(config: ShardsConfig) -> None:
 
 def receptive_field(config: ShardsConfig) -> int:
     """Message-passing steps a submodel reads; known without making one."""
-    return 0 if config.model == "mlp" else config.layers
+    return 0 if config.model in ("mlp", "linear") else config.layers

@@ -271,7 +271,7 @@ def test_a_row_that_nobody_thinks_possible_changes_no_weight() -> None:
     assert np.allclose(fit_mixture(posteriors, np.zeros(4, np.int64)), [2 / 3, 1 / 3])
 
 
-@pytest.mark.parametrize("model", ["gcn", "gat", "mlp"])
+@pytest.mark.parametrize("model", ["gcn", "gat", "mlp", "linear"])
 def test_a_pack_after_erasures_equals_one_made_from_scratch(model: str, bench: Workbench) -> None:
     records, overrides = planted(14, num_nodes=80), {**OPTIMAL, "shards.model": model}
     system = bench.fit(records, overrides)

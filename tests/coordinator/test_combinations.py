@@ -52,7 +52,17 @@ def _halo(**fields: Any) -> Overrides:
 FACTORS: Mapping[str, Mapping[str, Overrides]] = {
     "partitioner": {name: {"partition.method": name} for name in sorted(PARTITIONERS)},
     "submodel": {
-        name: {"shards.model": name} for name in ("gcn", "sage", "gin", "gat", "sgc", "sign", "mlp")
+        name: {"shards.model": name}
+        for name in (
+            "gcn",
+            "sage",
+            "gin",
+            "gat",
+            "sgc",
+            "sign",
+            "mlp",
+            "linear",
+        )
     }
     | {"dgl": {"shards.model": "gcn", "shards.backend": "dgl"}},
     "aggregator": {name: {"aggregator.kind": name} for name in sorted(AGGREGATORS)},

@@ -37,7 +37,7 @@ from tests.coordinator.systems import (
 pytestmark = pytest.mark.slow
 
 LEARNED, MERGE = {"aggregator.kind": "learned"}, {"aggregator.kind": "merge"}
-PRODUCT = {"partition.method": "hash", "shards.model": "mlp"}
+PRODUCT = {"partition.method": "hash", "shards.model": "linear"}
 DESIGNS = {
     "learned on louvain": LEARNED,
     "learned on hash": {**LEARNED, **PRODUCT},

@@ -47,7 +47,7 @@ def point(design: str, accuracy: float, cost: float, shards: int = 20) -> Point:
 
 def tune(home: Path, graph: Graph, **options: Any) -> Tuning:
     study = Study("sbm", graph, TrialLog(home))
-    designs = find_designs(["hash mlp learned", "louvain gcn learned"])
+    designs = find_designs(["hash linear learned", "louvain gcn learned"])
     return run_tuning(study, designs, [2, 3], 1, settings=FAST, **options)
 
 
@@ -94,8 +94,8 @@ def test_groups_stand_for_their_designs() -> None:
 
 
 def test_an_unknown_design_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'hash mlp learned'"):
-        find_designs(["hash mlp lerned"])
+    with pytest.raises(ConfigError, match="did you mean 'hash linear learned'"):
+        find_designs(["hash linear lerned"])
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -193,7 +193,7 @@ def test_the_command_prints_a_table_or_one_json_object_and_writes_both_files(
 ) -> None:
     data = write_folder(GRAPH, tmp_path / "data")
     words = [
-        "tune", "--data", str(data), "--shards", "2,3", "--designs", "hash mlp learned,sisa",
+        "tune", "--data", str(data), "--shards", "2,3", "--designs", "hash linear learned,sisa",
         "--home", str(tmp_path / "study"), "--out", str(tmp_path / "chosen.yaml"),
         "--plot", str(tmp_path / "front.png"), *FAST_CLI, "--set", "shards.slices=2",
     ]  # fmt: skip
@@ -205,7 +205,7 @@ def test_the_command_prints_a_table_or_one_json_object_and_writes_both_files(
     assert "chosen: " in shown.stdout and "oblivious" in shown.stdout
     assert "4 of 4 trials to run" in shown.stderr
     assert [(p["design"], p["shards"]) for p in found["points"]] == [
-        ("hash mlp learned", 2), ("hash mlp learned", 3), ("sisa", 2), ("sisa", 3),
+        ("hash linear learned", 2), ("hash linear learned", 3), ("sisa", 2), ("sisa", 3),
     ]  # fmt: skip
     assert found["chosen"] in found["points"]
     assert load_config(str(tmp_path / "chosen.yaml")).tuned_on is not None

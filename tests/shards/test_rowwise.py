@@ -79,7 +79,7 @@ def test_some_rows_on_their_ball_get_the_bits_that_the_whole_graph_gives_them(
 
 def test_every_model_of_the_table_can_be_asked_row_by_row() -> None:
     assert {config_of(*case).model for case in SUBMODELS} == {
-        "gcn", "sage", "gin", "gat", "sgc", "sign", "mlp",
+        "gcn", "sage", "gin", "gat", "sgc", "sign", "mlp", "linear",
     }  # fmt: skip
 
 

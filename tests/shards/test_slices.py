@@ -302,7 +302,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     yield Bench(str(tmp_path_factory.mktemp("slices")))
 
 
-@pytest.mark.parametrize("model", ["gcn", "mlp", "gin"])
+@pytest.mark.parametrize("model", ["gcn", "mlp", "linear", "gin"])
 @pytest.mark.parametrize("number", range(1, SLICES + 1))
 def test_erasing_a_node_of_slice_r_reuses_exactly_the_checkpoints_before_r(
     model: str, number: int, bench: Bench

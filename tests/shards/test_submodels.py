@@ -111,6 +111,10 @@ def pyg_mlp(w: Weights, x: Tensor, edges: Tensor, weight: Tensor | None) -> Tens
     return h.relu() @ w["weights.1"] + w["biases.1"]
 
 
+def plain_linear(w: Weights, x: Tensor, edges: Tensor, weight: Tensor | None) -> Tensor:
+    return 10 * (x @ w["weight"] + w["bias"])
+
+
 def pyg_gat(w: Weights, x: Tensor, edges: Tensor, weight: Tensor | None) -> Tensor:
     for i in range(2):
         conv = GATConv(*w[f"weights.{i}"].shape)
@@ -127,6 +131,7 @@ REFERENCES = {
     "sgc": pyg_sgc,
     "sign": pyg_sign,
     "mlp": pyg_mlp,
+    "linear": plain_linear,
     "gat": pyg_gat,
 }
 UNWEIGHTED_IN_PYG = {"sage", "gin"}

@@ -373,6 +373,7 @@ GOLDEN = {
     ("torch", "gat"): "0caf1f9166e877a8f83a885fc36ee662d24cf753ce6478083b234eca28dd3290",
     ("torch", "gcn"): "3e967b601a0750cd52c1fb173c461736da0128459fdd16086b80a14e3e18f3c2",
     ("torch", "gin"): "b461481abaa07dba5499dd493dfe68370df6aa9a146a9603699cb11fea52885e",
+    ("torch", "linear"): "5c813bd00d19d4215f17154ab5dd8a5f89b9a78ac81350c98e03a698f4bc2376",
     ("torch", "mlp"): "4652c17ae8a90b73a5e4cc4ad0ee59206dbad7fc79b4af0765ebdd6da1d7be02",
     ("torch", "sage"): "ea25de17e83c5a6ddbbb0c4149d9fe158b12bdbf9a1713cafb0294d9d2dd000c",
     ("torch", "sgc"): "63fd199bfae5e36e526a380a7dfc1a463bc3c485c9b6e51042acd11d967dd70c",

@@ -15,7 +15,7 @@ from cluster.config import RolesConfig
 from cluster.digest import digest
 from cluster.graph import TEST, Graph
 from cluster.segments import graph_digest
-from coordinator.aggregators.base import NUMERICS_VERSION
+from coordinator.aggregators.base import numerics_version
 from coordinator.trial import Task, Trial, check_task, run_trial, settings_of, without_labels
 from shards.recipe import Recipe, choose_profile
 
@@ -109,7 +109,8 @@ class Study:
         """Digest of everything that a trial's row depends on."""
         config, seen = task.config, graph_digest(self.readable(task))
         recipe = Recipe(config.shards, choose_profile(config.shards))
-        versions = (VERSION, NUMERICS_VERSION, recipe.key)
+        aggregation = numerics_version(config.aggregator.kind)
+        versions = (VERSION, aggregation, recipe.key)
         return str(digest("trial", versions, self.data, seen, settings_of(config), task.measure))
 
     def readable(self, task: Task) -> Graph:

@@ -22,7 +22,8 @@ from shards.recipe import Recipe
 Array = npt.NDArray[Any]
 
 AGGREGATOR, PACK = "aggregator", "posteriors"
-NUMERICS_VERSION = 2  # raise it whenever code changes the bits of a fitted aggregator
+# raise a kind's number whenever code changes the bits that it is fitted to; 1 where none is named
+NUMERICS_VERSIONS = {"learned": 2}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,13 @@ class FitContext:
         """What a fitted aggregator's key covers besides the data it reads."""
         settings = self.config.aggregator.model_dump()
         roles, seed = self.config.roles.model_dump(), self.config.seed
-        return NUMERICS_VERSION, settings, roles, self.partition.key, self.recipe.key, seed
+        version = numerics_version(self.config.aggregator.kind)
+        return version, settings, roles, self.partition.key, self.recipe.key, seed
+
+
+def numerics_version(kind: str) -> int:
+    """Version of the code that fits an aggregator of this kind."""
+    return NUMERICS_VERSIONS.get(kind, 1)
 
 
 @dataclass(frozen=True)

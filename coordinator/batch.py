@@ -24,6 +24,7 @@ from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import TRANSITIONS, Action, State, decide
 from coordinator.results import Receipt
+from coordinator.selectors.subjects import SubjectMap
 from shards.checkpoint import CONTENT, load_weights
 from shards.content import ShardContent
 
@@ -115,7 +116,9 @@ class Batch:
         self._advance(Action.BUILT)
         if built is not None:
             self._check(built)
-        self._publish(built, payloads, started)
+        people = {name for data in payloads.values() for name in data.get("subjects", ())}
+        subjects = engine.people.rewritten(people, change.nodes)
+        self._publish(built, subjects, payloads, started)
 
     def _check(self, built: Built) -> None:
         """Read back what was built: contents without the records, weights as reported.
@@ -135,7 +138,11 @@ class Batch:
                 )
 
     def _publish(
-        self, built: Built | None, payloads: Mapping[str, Mapping[str, Any]], started: float
+        self,
+        built: Built | None,
+        subjects: SubjectMap | None,
+        payloads: Mapping[str, Mapping[str, Any]],
+        started: float,
     ) -> None:
         engine, now = self.engine, self.clock()
         after = built.generation if built else engine.live.generation
@@ -161,6 +168,8 @@ class Batch:
             engine.ledger.requests.change_many(tx, pairs, str(Action.PUBLISH), at=now)
             detail = {"batch": self.batch_id, "generation": after.number}
             engine.ledger.audit.append(tx, "publish", "", None, detail)
+            if subjects is not None:
+                engine.people.note(tx, subjects)
 
         if built is None:
             with engine.ledger.write() as tx:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.errors import RequestError, UnknownIdError
+from cluster.errors import RequestError, SelectorError, UnknownIdError
 from coordinator.ask import SUBJECT, subject_marks
 from coordinator.erasing import Erasing
 from coordinator.erasure import Erasure
@@ -41,8 +41,7 @@ class Asking:
             return self._with_purges(self._plan_subject(asked, unknown))
         if isinstance(asked, Where):
             return self._with_purges(self._plan_where(asked))
-        whole = asked if isinstance(asked, Erasure) else Erasure.merge(asked)
-        return self._with_purges(self.erasing.plan(whole, unknown=unknown))
+        return self._with_purges(self.erasing.plan(_one_erasure(asked), unknown=unknown))
 
     def planned(self, asked: Asked, unknown: Unknown) -> Plan:
         """The plan itself, or one of what may be submitted without a look at it.
@@ -81,7 +80,7 @@ class Asking:
             return self._plan_of_unmapped(subject, unknown)
         plan = self.erasing.plan(found.erasure, unknown="report")
         kept = {why: count for why, count in found.reasons.items() if why.startswith("kept")}
-        plan = replace(plan, kept=kept, already={})
+        plan = replace(plan, kept=kept)
         return _of_subject(plan, subject, found.subjects)
 
     def _expand(self, subject: Subject) -> SubjectErasure | None:
@@ -108,6 +107,20 @@ class Asking:
         live = self.erasing.engine.live
         purges = count_purged(live.graph, live.generation, plan.erasure, plan.shards)
         return replace(plan, purges=purges | ({SUBJECTS: 1} if plan.subjects else {}))
+
+
+def _one_erasure(asked: object) -> Erasure:
+    """One erasure, or several as one."""
+    if isinstance(asked, Erasure):
+        return asked
+    parts = list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
+    wrong = [part for part in parts if not isinstance(part, Erasure)]
+    if wrong:
+        raise SelectorError(
+            f"{type(wrong[0]).__name__} cannot be asked here; give an Erasure, several of them, a "
+            "Subject or a Where"
+        )
+    return Erasure.merge(parts)
 
 
 def _of_subject(plan: Plan, subject: Subject, subjects: tuple[str, ...] = ()) -> Plan:

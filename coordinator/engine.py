@@ -6,7 +6,7 @@ It knows nothing of requests: :mod:`coordinator.erasing` decides what is to go a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,12 @@ class Engine:
         """Destroy every artefact but what the published generation refers to and the subjects."""
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return purge(self.ledger, self.store, kept)
+
+    def destroy(self, items: Collection[tuple[str, str]]) -> None:
+        """Destroy some artefacts that are no longer needed."""
+        for kind, key in items:
+            self.store.delete(kind, key)
+        self.ledger.unregister(items)
 
     def store_view(self, graph: Graph) -> Generation:
         """Store a graph that predictions read instead of the published one.

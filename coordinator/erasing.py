@@ -35,12 +35,16 @@ from coordinator.engine import Engine
 from coordinator.erasure import Erasure
 from coordinator.mask import Mask
 from coordinator.parents import FILE, refresh_parents
+from coordinator.people import kept_map
 from coordinator.planner import make_plan
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.regulations import clock_of
 from coordinator.requests.scheduler import Decision, next_batch
 from coordinator.requests.states import MASKED, OPEN, Action, State, decide
 from coordinator.results import Plan, Receipt
+from coordinator.selectors.arcs import check_rules
+from coordinator.selectors.rules import SubjectRules
+from coordinator.selectors.subjects import SubjectMap
 from coordinator.tombstones import NODE, asked_marks, marks_of, split_erased
 
 logger = logging.getLogger(__name__)
@@ -81,6 +85,25 @@ class Erasing:
                 "`unweave requests ls` or System.requests()"
             )
         return found
+
+    def set_subjects(self, subjects: SubjectMap, rules: SubjectRules | None) -> int:
+        """See :meth:`coordinator.system.System.set_subjects`."""
+        engine, ledger, mask = self.engine, self.engine.ledger, self.mask.copy()
+        before = kept_map(ledger)
+        check_rules(self.masked_graph(), rules)
+        kept = engine.people.admitted(subjects)
+        engine.people.write(kept)
+        with ledger.write() as tx:
+            engine.people.note(tx, kept)
+            engine.people.note_rules(tx, rules)
+            ledger.next_epoch(tx)
+            detail = {"subjects": len(kept.subjects), "rows": kept.num_rows}
+            ledger.audit.append(tx, "set_subjects", "", None, detail)
+        with ledger.write() as tx:
+            resolve_again(engine, tx, mask, (), self.clock())
+        self.mask = mask
+        engine.destroy(before - kept_map(ledger))
+        return subjects.num_rows - kept.num_rows
 
     # ---- intake
 
@@ -238,6 +261,8 @@ class Erasing:
         """
         step = Step(action, self.clock(), by, reason, self.engine.config.erasure)
         after, self.mask = take_step(self.engine, self.mask, self.record(request_id), step)
+        if after.parent_id is not None:
+            refresh_parents(self.engine.ledger, self.clock())
         return after
 
     # ---- batches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -256,10 +256,9 @@ class Forgetting:
             wanted: the other conditions.
         """
         ledger = self.engine.ledger
-        who: Mapping[str, str] = {}
         if subject is not None:
-            who = {"subject_ref": subject_ref(ledger, subject_text(subject))}
-        found = ledger.requests.find(**wanted, **who)
+            wanted["subject_ref"] = subject_ref(ledger, subject_text(subject))
+        found = ledger.requests.find(**wanted)
         return [Request(self.erasing, record.request_id) for record in found]
 
     def run(self) -> list[str]:

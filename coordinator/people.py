@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from cluster.digest import NodeId
-from cluster.errors import SelectorError
+from cluster.errors import GoneError, SelectorError
+from coordinator.ask import subject_marks
 from coordinator.ledger import Ledger
 from coordinator.mask import Mask, without
 from coordinator.reconcile import write_blobs
 from coordinator.requests.record import RequestRecord
 from coordinator.requests.states import State
 from coordinator.selectors.cascade import Cascade, CascadeRun, SubjectErasure
+from coordinator.selectors.lookup import find_rows
 from coordinator.selectors.rules import SubjectRules
 from coordinator.selectors.subjects import SUBJECTS, SubjectMap
 
@@ -71,6 +73,33 @@ class People:
         """Keep the rules, inside a ``ledger.write()``."""
         text = "" if rules is None else rules.model_dump_json()
         self.engine.ledger.set_settings({RULES: text}, tx)
+
+    def admitted(self, subjects: SubjectMap) -> SubjectMap:
+        """A map less nodes that are not here, and people who were forgotten before.
+
+        Raises:
+            SelectorError: its node ids are of another type.
+            GoneError: ``erasure.rearrival`` is ``block`` and people were forgotten before.
+        """
+        engine, graph = self.engine, self.engine.live.graph
+        if subjects.id_type != graph.schema.id_type:
+            raise SelectorError(
+                f"the subject map names nodes by {subjects.id_type}, ids of this graph are "
+                f"{graph.schema.id_type}; make the map for this graph"
+            )
+        absent = subjects.nodes[find_rows(graph, subjects.nodes) < 0].tolist()
+        policy, gone = engine.config.erasure.rearrival, list[str]()
+        if policy != "allow_as_new":
+            names = {
+                mark: name
+                for name in subjects.subjects.tolist()
+                for mark in subject_marks(engine.ledger, (name,))
+            }
+            found = engine.ledger.erased_by(list(names), unlearned_only=True)
+            gone = [names[mark] for mark in found]
+        if gone and policy == "block":
+            raise GoneError(gone, "the subject map", "subject")
+        return subjects.without(gone, absent)
 
     def rewritten(self, subjects: Collection[str], nodes: Collection[NodeId]) -> SubjectMap | None:
         """The stored map without some people and nodes; None where it names none of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.errors import RequestError, SelectorError, UnknownIdError
 from coordinator.ask import SUBJECT, subject_marks
@@ -113,7 +113,9 @@ def _one_erasure(asked: object) -> Erasure:
     """One erasure, or several as one."""
     if isinstance(asked, Erasure):
         return asked
-    parts = list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
+    parts: list[Any] = (
+        list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
+    )
     wrong = [part for part in parts if not isinstance(part, Erasure)]
     if wrong:
         raise SelectorError(

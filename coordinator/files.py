@@ -25,6 +25,7 @@ from coordinator.reconcile import Progress
 from coordinator.requests.record import RequestRecord
 from coordinator.requests.scheduler import estimate
 from coordinator.requests.states import Action, State, decide, needs_approval
+from coordinator.results import Plan
 from coordinator.selectors.cascade import Cascade
 from coordinator.selectors.idfile import IdFile, Survey, iter_resolved, survey
 from coordinator.selectors.selector import Resolved
@@ -60,7 +61,7 @@ class FileIntake:
         parent = self._known()
         if parent is not None and parent.state is not State.RECEIVED:
             return parent
-        cascade = self._cascade()
+        cascade = cascade_of(self.erasing, self.file)
         graph = self.erasing.masked_graph()
         self.progress("reading the file", 0, 1)
         surveyed = survey(self.file, graph, cascade)
@@ -134,16 +135,6 @@ class FileIntake:
 
     # ---- its parts
 
-    def _cascade(self) -> Cascade | None:
-        """People who are still here, for a file of subjects."""
-        if self.file.kind != "subjects":
-            return None
-        people, mask = self.erasing.engine.people, self.erasing.mask
-        if people.map is None:
-            return None
-        left = people.map.without(set(chain.from_iterable(mask.people.values())))
-        return Cascade(mask.graph(), left, people.rules)
-
     def _is_large(self, surveyed: Survey, cascade: Cascade | None) -> bool:
         policy = self.erasing.engine.config.erasure
         if cascade is None:
@@ -175,6 +166,33 @@ class FileIntake:
                 for plan in plans
             ]
         )
+
+
+def cascade_of(erasing: Erasing, file: IdFile) -> Cascade | None:
+    """People who are still here, for a file of subjects."""
+    people, mask = erasing.engine.people, erasing.mask
+    if file.kind != "subjects" or people.map is None:
+        return None
+    left = people.map.without(set(chain.from_iterable(mask.people.values())))
+    return Cascade(mask.graph(), left, people.rules)
+
+
+def plan_file(asking: Asking, file: IdFile, unknown: Literal["raise", "report"]) -> Plan:
+    """What a file would do as a whole.
+
+    Raises:
+        SelectorError: the file is bad, or names what is not here.
+    """
+    erasing = asking.erasing
+    graph, cascade = erasing.masked_graph(), cascade_of(erasing, file)
+    surveyed = survey(file, graph, cascade)
+    if unknown == "raise":
+        surveyed.require_known(file.path)
+    parts = list(iter_resolved(file, graph, cascade, surveyed=surveyed))
+    made = asking.plan((part.erasure for part in parts), "report")
+    subjects = tuple(chain.from_iterable(part.subjects for part in parts))
+    selector = plan_of_file(asking, file).plan.selector
+    return replace(made, kind=FILE, selector=selector, subjects=subjects)
 
 
 def plan_of_file(asking: Asking, file: IdFile) -> Ask:

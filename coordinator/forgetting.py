@@ -237,6 +237,16 @@ class Forgetting:
         intake = FileIntake(self.erasing, file, ask, progress or self.engine.progress)
         return Request(self.erasing, intake.accept(unknown).request_id)
 
+    def plan_file(self, file: IdFile, *, unknown: Unknown = "raise") -> Plan:
+        """Say what a file of ids would do as a whole; changes nothing.
+
+        Raises:
+            SelectorError: the file is bad, or names what is not here.
+        """
+        from coordinator.files import plan_file
+
+        return plan_file(Asking(self.erasing), file, unknown)
+
     # ---- follow
 
     def request(self, request_id: str) -> Request:

@@ -113,9 +113,8 @@ def _one_erasure(asked: object) -> Erasure:
     """One erasure, or several as one."""
     if isinstance(asked, Erasure):
         return asked
-    parts: list[Any] = (
-        list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
-    )
+    is_one = isinstance(asked, str) or not isinstance(asked, Iterable)
+    parts: list[Any] = [asked] if is_one else list(asked)  # type: ignore[call-overload]
     wrong = [part for part in parts if not isinstance(part, Erasure)]
     if wrong:
         raise SelectorError(

@@ -8,13 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.errors import UnweaveError
+from cluster.errors import ConfigError, UnweaveError
+from coordinator.audit_cli import audit_cmd
 from coordinator.erase_cli import erase, plan
-from coordinator.options import Home, PoolName, open_system, parse_ids, parse_shards, progress_bars
+from coordinator.evidence_cli import certificates, log
 from coordinator.requests_cli import app as requests_app
 from coordinator.study_cli import compare, tune
 from coordinator.subjects_cli import app as subjects_app
-from coordinator.terminal import Data, Json, Settings, emit
+from coordinator.terminal import (
+    Data,
+    Home,
+    Json,
+    PoolName,
+    Settings,
+    emit,
+    open_system,
+    parse_ids,
+    progress_bars,
+)
 
 app = typer.Typer(
     name="unweave",
@@ -103,14 +114,55 @@ def predict(
 
 @app.command()
 def verify(
-    home: Home,
+    certificate: Annotated[
+        Path | None, typer.Argument(help="A certificate; without one, --home is checked.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="Folder of the system.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The issuer's issuer.pub, for a certificate.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="A home to compare a certificate with.")
+    ] = None,
     replay: Annotated[
-        str | None, typer.Option("--replay", help="all, or shard numbers as 0,3,7.")
+        str | None,
+        typer.Option("--replay", help="all, or shards as 0,3,7; for a certificate: the home."),
+    ] = None,
+    shard: Annotated[
+        list[int] | None, typer.Option("--shard", help="Of a certificate to replay.")
+    ] = None,
+    secret: Annotated[
+        Path | None, typer.Option("--secret", help="File with a certificate's secret.")
+    ] = None,
+    disclosure: Annotated[
+        Path | None, typer.Option("--disclosure", help="File with a disclosed leaf key.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="File with a record to look up.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild what is damaged.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Re-derive every key from what is stored; replay shards in a fresh process."""
+    """Check a certificate; or a home: derive every key again, replay shards in a fresh process."""
+    if certificate is not None:
+        from coordinator.evidence_cli import verify_certificate
+
+        if key is None:
+            raise ConfigError("a certificate is checked with the issuer's key; give --key")
+        verify_certificate(
+            certificate,
+            key,
+            state=state,
+            replay=None if replay is None else Path(replay),
+            shards=shard,
+            secret=secret,
+            disclosure=disclosure,
+            record=record,
+            as_json=as_json,
+        )
+        return
+    if home is None:
+        raise ConfigError("nothing to verify; give --home, or a certificate and --key")
     shards = replay if replay is None or replay == "all" else parse_shards(replay)
     with open_system(home, "inline") as system:
         report = system.verify(shards, repair=repair)  # type: ignore[arg-type]
@@ -169,10 +221,27 @@ def data(
 
 app.command()(plan)
 app.command()(erase)
-app.command()(tune)
-app.command()(compare)
 app.add_typer(requests_app)
 app.add_typer(subjects_app)
+app.add_typer(log, name="log")
+app.add_typer(certificates, name="certificates")
+app.command("audit")(audit_cmd)
+app.command()(tune)
+app.command()(compare)
+
+
+def parse_shards(text: str) -> list[int]:
+    """Shard numbers from ``0,3,7``.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--replay {text!r} is neither 'all' nor shard numbers as 0,3,7"
+        ) from None
 
 
 def main() -> None:

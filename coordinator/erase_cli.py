@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 import typer
 
 from cluster.errors import ConfigError
-from coordinator.options import Home, PoolName, check_unknown, open_system, parse_erasure
-from coordinator.terminal import Json, emit
+from coordinator.terminal import Home, Json, PoolName, emit, open_system, parse_ids
 
 if TYPE_CHECKING:
     from cluster.schema import Schema
+    from coordinator.erasure import Erasure
     from coordinator.handle import Request
     from coordinator.results import Plan
     from coordinator.selectors.idfile import IdFile
@@ -298,3 +298,53 @@ def describe(system: System, made: Plan, regulation: str | None) -> dict[str, An
     due = clock_of(now, now, policy, regulation=regulation).due_at
     found = made.to_json() | {"plan_id": plan_id(made, system.engine.ledger)}
     return found | {"regulation": regulation or policy.regulation, "due_at": to_iso(due)}
+
+
+# ---- reading what was typed
+
+
+def parse_erasure(
+    schema: Schema,
+    nodes: list[str] | None,
+    edges: list[str] | None,
+    features: list[str] | None,
+    labels: list[str] | None,
+) -> Erasure:
+    """An erasure from the command line's options.
+
+    Raises:
+        ConfigError: nothing is asked, or an option cannot be read.
+    """
+    from coordinator.erasure import Erasure
+
+    pairs = [text.split(",") for text in edges or []]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ConfigError(f"--edge {','.join(pair)!r} is not U,V")
+    cells = [text.partition("=") for text in features or []]
+    erasure = Erasure(
+        parse_ids(nodes or [], schema),
+        [tuple(parse_ids(pair, schema)) for pair in pairs],
+        {
+            parse_ids([node_id], schema)[0]: columns.split(",") if sign else None
+            for node_id, sign, columns in cells
+        },
+        parse_ids(labels or [], schema),
+    )
+    if erasure.is_empty:
+        raise ConfigError(
+            "nothing to forget; give --node, --edge, --feature, --label, "
+            "--subject, --where or --ids-file"
+        )
+    return erasure
+
+
+def check_unknown(text: str) -> Any:
+    """``raise`` or ``report``.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    if text not in ("raise", "report"):
+        raise ConfigError(f"--unknown is {text!r}; choose raise or report")
+    return text

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.digest import NodeId, encode_id
 from cluster.errors import (
@@ -31,6 +31,7 @@ from coordinator.acting import Step, resolve_again, take_step
 from coordinator.ask import Ask, erasure_text, subject_marks
 from coordinator.batch import OPEN as OPEN_BATCH
 from coordinator.batch import Batch
+from coordinator.certify import Gathering
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure
 from coordinator.mask import Mask
@@ -55,6 +56,7 @@ class Erasing:
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
         self.engine, self.clock, self.mask = engine, clock, Mask(engine)
+        self._gathering = Gathering(engine)
 
     def load(self) -> None:
         """Read back what was accepted and is not forgotten yet."""
@@ -146,8 +148,7 @@ class Erasing:
         """
         known = [self.known(ask) for ask in asks]
         fresh = [ask for ask, record in zip(asks, known, strict=True) if record is None]
-        for ask in fresh:
-            self._require_current(ask.plan)
+        self._require_current([ask.plan for ask in fresh])
         accepted = iter(self._accept(fresh) if fresh else ())
         return [record or next(accepted) for record in known]
 
@@ -172,10 +173,11 @@ class Erasing:
                 )
         return found[0] if found else None
 
-    def _require_current(self, plan: Plan) -> None:
+    def _require_current(self, plans: Sequence[Plan]) -> None:
         epoch, live = self.engine.ledger.epoch(), self.engine.live
-        if (plan.epoch, plan.generation_key) != (epoch, live.generation.key):
-            raise StalePlanError(plan.epoch, epoch)
+        for plan in plans:
+            if (plan.epoch, plan.generation_key) != (epoch, live.generation.key):
+                raise StalePlanError(plan.epoch, epoch)
 
     def _accept(self, asks: Sequence[Ask]) -> list[RequestRecord]:
         ledger, now = self.engine.ledger, self.clock()
@@ -183,23 +185,24 @@ class Erasing:
         records, marks, payloads = [], {}, {}
         named: dict[bytes, str] = {}  # what earlier requests of this call have named
         with ledger.write() as tx:
+            epoch = ledger.next_epoch(tx, 0)
             for ask in asks:
                 plan = ask.plan
                 own = marks_of(ledger, plan.erasure, graph) | subject_marks(ledger, plan.subjects)
                 first = next((named[mark] for mark in own if mark in named), "")
                 record = self._decided(ask, now, first if own.keys() <= named.keys() else "")
                 if record.state in MASKED:
-                    record = replace(record, epoch=ledger.next_epoch(tx))
+                    epoch += 1
+                    record = replace(record, epoch=epoch)
                     marks[record.request_id] = own
-                    named |= dict.fromkeys(own.keys() - named.keys(), record.request_id)
+                    named.update(dict.fromkeys(own.keys() - named.keys(), record.request_id))
                     mask.put(record, plan.erasure, plan.subjects)
                 if record.state in OPEN:
                     payloads[record.request_id] = ask.payload()
                 records.append(record)
+            ledger.next_epoch(tx, len(marks))
             ledger.requests.add(tx, records, payloads, marks)
-            for record in records:
-                detail = {"state": str(record.state), "records": dict(record.records)}
-                ledger.audit.append(tx, "submit", record.requested_by, record.request_id, detail)
+            ledger.audit.append_many(tx, "submit", [_submitted(record) for record in records])
             if mask.held & mask.people.keys():
                 resolve_again(self.engine, tx, mask, records, now)
         self.mask = mask
@@ -272,7 +275,7 @@ class Erasing:
         known = self.known(ask)
         if known is not None:
             return self._receipt_of(known)
-        self._require_current(ask.plan)
+        self._require_current([ask.plan])
         if ask.asks_nothing:
             return self._nothing_to_do(ask.plan)
         self._require_environment()
@@ -383,7 +386,7 @@ class Erasing:
 
     def _carry_out(self, batch_id: str) -> None:
         try:
-            Batch(self.engine, self.clock, batch_id, self._unmask).carry_out()
+            Batch(self.engine, self.clock, batch_id, self._gathering, self._unmask).carry_out()
         finally:
             refresh_parents(self.engine.ledger, self.clock())
 
@@ -392,7 +395,7 @@ class Erasing:
 
     def _require_environment(self) -> None:
         """Refuse to mix submodels of two environments in one generation."""
-        from coordinator.verify import environment_changed
+        from coordinator.verification import environment_changed
 
         changed = environment_changed(self.engine)
         if changed:
@@ -401,3 +404,9 @@ class Erasing:
                 "trained in another environment (library versions or CPU level changed); call "
                 "System.rebuild() to retrain them here, or restore that environment"
             )
+
+
+def _submitted(record: RequestRecord) -> tuple[str, str, dict[str, Any]]:
+    """What the audit log says of an intake."""
+    detail = {"state": str(record.state), "records": dict(record.records)}
+    return record.requested_by, record.request_id, detail

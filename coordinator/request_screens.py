@@ -71,10 +71,7 @@ def _fields(
         ("shards", ", ".join(map(str, record.shards)) or "none"),
         ("regulation", record.regulation),
         ("received", show_time(record.received_at, zone)),
-        (
-            "due",
-            show_time(record.due_at, zone) + (f", {found['urgency']}" * bool(found["urgency"])),
-        ),
+        ("due", show_time(record.due_at, zone) + urgent),
     ]
     if record.state in (State.ACCEPTED, State.NEEDS_APPROVAL, State.ON_HOLD):
         fields.append(("cancellable until", show_time(record.cancel_until, zone)))

@@ -16,8 +16,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from cluster.errors import ConfigError, HomeError, RequestError
-from coordinator.options import Home, PoolName, open_system
-from coordinator.terminal import Json, emit
+from coordinator.terminal import Home, Json, PoolName, emit, open_system
 
 if TYPE_CHECKING:
     from coordinator.ledger import Ledger

@@ -198,12 +198,15 @@ class Call:
         options: dict[str, Any],
     ) -> None:
         self.system, self.selector, self.unknown, self.options = system, selector, unknown, options
-        self.plan = make_plan(system, selector, unknown)
+        # of a file asked again nothing is left; intake knows it, and refuses what is unknown
+        self.plan = make_plan(system, selector, "report" if self.is_file else unknown)
 
     @property
     def is_file(self) -> bool:
         """Whether a file of ids is asked."""
-        return self.plan.kind == "file"
+        from coordinator.selectors.idfile import IdFile
+
+        return isinstance(self.selector, IdFile)
 
     def confirm(self, plan_file: Path | None, *, yes: bool, is_urgent: bool) -> None:
         """Make sure that somebody knows what goes, where it is a predicate or much.

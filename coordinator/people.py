@@ -43,6 +43,11 @@ class People:
     # ---- the map
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether there is a subject map, readable or not."""
+        return bool(self.engine.ledger.setting(MAP))
+
+    @property
     def map(self) -> SubjectMap | None:
         """The subject map; None where nobody is mapped."""
         key = self.engine.ledger.setting(MAP)
@@ -87,19 +92,28 @@ class People:
                 f"the subject map names nodes by {subjects.id_type}, ids of this graph are "
                 f"{graph.schema.id_type}; make the map for this graph"
             )
-        absent = subjects.nodes[find_rows(graph, subjects.nodes) < 0].tolist()
-        policy, gone = engine.config.erasure.rearrival, list[str]()
-        if policy != "allow_as_new":
-            names = {
-                mark: name
-                for name in subjects.subjects.tolist()
-                for mark in subject_marks(engine.ledger, (name,))
-            }
-            found = engine.ledger.erased_by(list(names), unlearned_only=True)
-            gone = [names[mark] for mark in found]
-        if gone and policy == "block":
+        gone = self.forgotten(subjects)
+        if gone and engine.config.erasure.rearrival == "block":
             raise GoneError(gone, "the subject map", "subject")
-        return subjects.without(gone, absent)
+        return subjects.without(gone, self.absent_nodes(subjects))
+
+    def absent_nodes(self, subjects: SubjectMap) -> list[NodeId]:
+        """Nodes of a map that the published graph does not hold."""
+        rows = find_rows(self.engine.live.graph, subjects.nodes)
+        absent: list[NodeId] = subjects.nodes[rows < 0].tolist()
+        return absent
+
+    def forgotten(self, subjects: SubjectMap) -> list[str]:
+        """People of a map who were forgotten here and may not come back unasked."""
+        if self.engine.config.erasure.rearrival == "allow_as_new":
+            return []
+        ledger = self.engine.ledger
+        names = {
+            mark: name
+            for name in subjects.subjects.tolist()
+            for mark in subject_marks(ledger, (name,))
+        }
+        return [names[mark] for mark in ledger.erased_by(list(names), unlearned_only=True)]
 
     def rewritten(self, subjects: Collection[str], nodes: Collection[NodeId]) -> SubjectMap | None:
         """The stored map without some people and nodes; None where it names none of them."""

@@ -54,6 +54,7 @@ def show_plan(plan: Plan, found: Mapping[str, Any], zone: ZoneInfo, out: Path | 
 def show_request(record: RequestRecord, found: Mapping[str, Any], zone: ZoneInfo) -> None:
     """One request, field by field."""
     table = new_table("request", record.request_id)
+    table.columns[1].justify = "left"
     for name, value in _fields(record, found, zone):
         table.add_row(name, value)
     Console().print(table, highlight=False)
@@ -63,7 +64,8 @@ def _fields(
     record: RequestRecord, found: Mapping[str, Any], zone: ZoneInfo
 ) -> list[tuple[str, str]]:
     urgent = f", {found['urgency']}" if found["urgency"] else ""
-    records = ", ".join(f"{n} {kind}" for kind, n in record.records.items() if n)
+    kinds = sorted(record.records, key=("nodes", "edges", "features", "labels").index)
+    records = ", ".join(f"{record.records[k]} {k}" for k in kinds if record.records[k])
     fields = [
         ("state", str(record.state) + (f" ({record.reason})" if record.reason else "")),
         ("kind", record.kind),

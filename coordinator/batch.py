@@ -26,6 +26,7 @@ from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import TRANSITIONS, Action, State, decide
 from coordinator.results import Receipt
+from coordinator.selectors.subjects import SubjectMap
 from shards.checkpoint import CONTENT, load_weights
 from shards.content import ShardContent
 
@@ -120,7 +121,9 @@ class Batch:
         if built is not None:
             self._check(built)
         evidence = self._gathering.gather(built, asked)
-        self._publish(built, payloads, evidence, started)
+        people = {name for data in payloads.values() for name in data.get("subjects", ())}
+        subjects = engine.people.rewritten(people, change.nodes)
+        self._publish(built, subjects, payloads, evidence, started)
 
     def _check(self, built: Built) -> None:
         """Read back what was built: contents without the records, weights as reported.
@@ -142,6 +145,7 @@ class Batch:
     def _publish(
         self,
         built: Built | None,
+        subjects: SubjectMap | None,
         payloads: Mapping[str, Mapping[str, Any]],
         evidence: Mapping[str, Any],
         started: float,
@@ -171,6 +175,8 @@ class Batch:
             engine.ledger.batches.change(tx, self.batch_id, OPEN, evidence=evidence)
             detail = {"batch": self.batch_id, "generation": after.number}
             engine.ledger.audit.append(tx, "publish", "", None, detail)
+            if subjects is not None:
+                engine.people.note(tx, subjects)
 
         if built is None:
             with engine.ledger.write() as tx:

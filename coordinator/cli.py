@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cluster.errors import ConfigError, UnweaveError
 from coordinator.audit_cli import audit_cmd
+from coordinator.erase_cli import erase, plan
 from coordinator.evidence_cli import certificates, log
+from coordinator.requests_cli import app as requests_app
 from coordinator.study_cli import compare, tune
+from coordinator.subjects_cli import app as subjects_app
 from coordinator.terminal import (
     Data,
     Home,
@@ -24,25 +27,12 @@ from coordinator.terminal import (
     progress_bars,
 )
 
-if TYPE_CHECKING:
-    from cluster.schema import Schema
-    from coordinator.erasure import Erasure
-
 app = typer.Typer(
     name="unweave",
     help="Train graph neural networks on a sharded graph, and forget records exactly.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Nodes = Annotated[list[str] | None, typer.Option("--node", help="Node id, may be repeated.")]
-Edges = Annotated[list[str] | None, typer.Option("--edge", help="Edge as U,V, may be repeated.")]
-Features = Annotated[
-    list[str] | None,
-    typer.Option("--feature", help="ID=COLUMN[,COLUMN...] or ID for all columns, may be repeated."),
-]
-Labels = Annotated[list[str] | None, typer.Option("--label", help="Node id, may be repeated.")]
-Unknown = Annotated[str, typer.Option("--unknown", help="raise, or report to skip and list them.")]
 
 
 @app.command()
@@ -120,49 +110,6 @@ def predict(
         from coordinator.screens import show_predictions
 
         show_predictions(answers)
-
-
-@app.command()
-def plan(
-    home: Home,
-    node: Nodes = None,
-    edge: Edges = None,
-    feature: Features = None,
-    label: Labels = None,
-    unknown: Unknown = "raise",
-    as_json: Json = False,
-) -> None:
-    """Say what an erasure would do; changes nothing."""
-    with open_system(home, "inline") as system:
-        erasure = parse_erasure(system.graph.schema, node, edge, feature, label)
-        made = system.plan(erasure, unknown=check_unknown(unknown))
-    if as_json:
-        emit(made.to_json())
-    else:
-        typer.echo(str(made))
-
-
-@app.command()
-def erase(
-    home: Home,
-    node: Nodes = None,
-    edge: Edges = None,
-    feature: Features = None,
-    label: Labels = None,
-    unknown: Unknown = "raise",
-    pool: PoolName = "ray",
-    as_json: Json = False,
-) -> None:
-    """Forget records: retrain the shards that read them, publish, purge."""
-    with open_system(home, pool) as system:
-        erasure = parse_erasure(system.graph.schema, node, edge, feature, label)
-        receipt = system.erase(erasure, unknown=check_unknown(unknown))
-    if as_json:
-        emit(receipt.to_json())
-    else:
-        from coordinator.screens import show_receipt
-
-        show_receipt(receipt)
 
 
 @app.command()
@@ -272,47 +219,15 @@ def data(
             typer.echo(f"{key:>10}  {value}")
 
 
+app.command()(plan)
+app.command()(erase)
+app.add_typer(requests_app)
+app.add_typer(subjects_app)
 app.add_typer(log, name="log")
 app.add_typer(certificates, name="certificates")
 app.command("audit")(audit_cmd)
 app.command()(tune)
 app.command()(compare)
-
-
-# ---- reading what was typed
-
-
-def parse_erasure(
-    schema: Schema,
-    nodes: list[str] | None,
-    edges: list[str] | None,
-    features: list[str] | None,
-    labels: list[str] | None,
-) -> Erasure:
-    """An erasure from the command line's options.
-
-    Raises:
-        ConfigError: nothing is asked, or an option cannot be read.
-    """
-    from coordinator.erasure import Erasure
-
-    pairs = [text.split(",") for text in edges or []]
-    for pair in pairs:
-        if len(pair) != 2:
-            raise ConfigError(f"--edge {','.join(pair)!r} is not U,V")
-    cells = [text.partition("=") for text in features or []]
-    erasure = Erasure(
-        parse_ids(nodes or [], schema),
-        [tuple(parse_ids(pair, schema)) for pair in pairs],
-        {
-            parse_ids([node_id], schema)[0]: columns.split(",") if sign else None
-            for node_id, sign, columns in cells
-        },
-        parse_ids(labels or [], schema),
-    )
-    if erasure.is_empty:
-        raise ConfigError("nothing to forget; give --node, --edge, --feature or --label")
-    return erasure
 
 
 def parse_shards(text: str) -> list[int]:
@@ -327,17 +242,6 @@ def parse_shards(text: str) -> list[int]:
         raise ConfigError(
             f"--replay {text!r} is neither 'all' nor shard numbers as 0,3,7"
         ) from None
-
-
-def check_unknown(text: str) -> Any:
-    """``raise`` or ``report``.
-
-    Raises:
-        ConfigError: the text is something else.
-    """
-    if text not in ("raise", "report"):
-        raise ConfigError(f"--unknown is {text!r}; choose raise or report")
-    return text
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ It knows nothing of requests: :mod:`coordinator.erasing` decides what is to go a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
 from coordinator.config import Config
 from coordinator.generation import Generation
 from coordinator.ledger import Ledger
+from coordinator.people import People, kept_map
 from coordinator.pools import Pool, open_pool
 from coordinator.reconcile import Built, Progress, Reconciler, Wanted, purge
 from coordinator.stopwatch import Stopwatch
@@ -64,6 +65,7 @@ class Engine:
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
         self.store = LocalStore(home)
+        self.people = People(self)
         patience = config.erasure.lease.total_seconds()
         database = config.storage.database or "ledger.db"
         self.ledger = Ledger(database, home=home, ttl_s=patience)
@@ -239,8 +241,15 @@ class Engine:
         return sorted(item for item in self.ledger.registered() if item not in kept)
 
     def purge(self) -> list[tuple[str, str]]:
-        """Destroy every artefact that the published generation does not refer to."""
-        return purge(self.ledger, self.store, set(self.live.generation.artefacts))
+        """Destroy every artefact but what the published generation refers to and the subjects."""
+        kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
+        return purge(self.ledger, self.store, kept)
+
+    def destroy(self, items: Collection[tuple[str, str]]) -> None:
+        """Destroy some artefacts that are no longer needed."""
+        for kind, key in items:
+            self.store.delete(kind, key)
+        self.ledger.unregister(items)
 
     def store_view(self, graph: Graph) -> Generation:
         """Store a graph that predictions read instead of the published one.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 
 from cluster.graph import Change, Graph
+from cluster.home import GRAPH, PARTITION, SEGMENT
 from cluster.partition import Partition
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
 from coordinator.results import Plan
+from shards.checkpoint import CONTENT, SLICE, SUBMODEL
 from shards.content import build_content
 from shards.erasure_cost import ErasureCost, erasure_cost, training_sizes
 from shards.shard_graph import ReaderIndex, build_index, retrained_by_nodes
@@ -78,6 +83,42 @@ def forecast(
     sizes = training_sizes(index, partition.num_shards)
     trained = [shard in generation.submodels for shard in range(partition.num_shards)]
     return erasure_cost(graph, retrained_by_nodes(graph, index), sizes * trained)
+
+
+def count_purged(
+    graph: Graph, generation: Generation, erasure: Erasure, shards: Sequence[int]
+) -> dict[str, int]:
+    """Kind of artefact -> number of files an erasure supersedes, as far as that is known before.
+
+    The aggregator's own files are those of the published generation; which of them survive is known
+    once it is refitted.
+    """
+    change, _ = present_part(graph, erasure)
+    if change.is_empty:
+        return {}
+    entries = [generation.shards[shard] for shard in shards]
+    trained = [entry for entry in entries if entry.weights_digest]
+    ours = {GRAPH, SEGMENT, PARTITION, CONTENT, SUBMODEL, SLICE}
+    counts = Counter(kind for kind, _ in generation.artefacts if kind not in ours)
+    counts[GRAPH] += 1
+    counts[SEGMENT] += len(_touched_segments(graph, change))
+    counts[PARTITION] += bool(change.nodes)
+    counts[CONTENT] += len(trained)
+    counts[SUBMODEL] += len(trained)
+    counts[SLICE] += sum(len(entry.slice_keys) for entry in trained)
+    return {kind: counts[kind] for kind in sorted(counts) if counts[kind]}
+
+
+def _touched_segments(graph: Graph, change: Change) -> set[int]:
+    """Segments with a record of the change: of nodes, and of edges by their smaller end."""
+    gone = np.zeros(graph.num_nodes, bool)
+    gone[graph.rows(change.nodes)] = True
+    touched = gone.copy()
+    touched[graph.rows([*change.labels, *(node_id for node_id, _ in change.features)])] = True
+    edges = gone[graph.src] | gone[graph.dst]
+    edges[graph.edge_positions(change.edges)] = True
+    touched[np.minimum(graph.src[edges], graph.dst[edges])] = True
+    return set(graph.segments[touched].tolist())
 
 
 def count_records(graph: Graph, change: Change) -> dict[str, int]:

@@ -168,13 +168,7 @@ class Reconciler:
 
     def write_all(self, blobs: Mapping[tuple[str, str], Blob]) -> None:
         """Register, stage and promote blobs: intent before bytes."""
-        self.ledger.register(blobs, self._epoch)
-        by_kind: dict[str, list[str]] = {}
-        for (kind, key), blob in blobs.items():
-            self.store.stage(kind, key, blob, fence=self.fence)
-            by_kind.setdefault(kind, []).append(key)
-        for kind, keys in by_kind.items():
-            self.store.promote(kind, keys, fence=self.fence)
+        write_blobs(self.ledger, self.store, blobs, self._epoch)
 
     def _store_inputs(
         self, wanted: Wanted, contents: Mapping[int, ShardContent]
@@ -341,6 +335,26 @@ def _retrained(
     old = set(previous.submodels.values()) if previous else set()
     new = {shard for shard, e in entries.items() if e.weights_digest and e.key not in old}
     return tuple(sorted(new | {report.shard for report in reports}))
+
+
+def write_blobs(
+    ledger: Ledger, store: LocalStore, blobs: Mapping[tuple[str, str], Blob], epoch: int
+) -> None:
+    """Register, stage and promote blobs: intent before bytes.
+
+    Args:
+        ledger: where they are registered; its lease names the staging area.
+        store: where they go.
+        blobs: (kind, key) -> blob.
+        epoch: graph epoch they are of, for the record only.
+    """
+    ledger.register(blobs, epoch)
+    fence, by_kind = ledger.lease.fence, dict[str, list[str]]()
+    for (kind, key), blob in blobs.items():
+        store.stage(kind, key, blob, fence=fence)
+        by_kind.setdefault(kind, []).append(key)
+    for kind, keys in by_kind.items():
+        store.promote(kind, keys, fence=fence)
 
 
 def purge(

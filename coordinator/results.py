@@ -36,6 +36,11 @@ class Plan:
         full_retrain_seconds: the same for all shards.
         unknown: records that are not in the graph (only with ``unknown="report"``).
         already: earlier request id -> number of asked records it had erased.
+        purges: kind of artefact -> how many files are destroyed for it.
+        kind: kind of the request.
+        selector: what was asked, as text; a repeat is told by it.
+        subjects: people it takes out of the subject map.
+        kept: why nodes that the cascade met stay -> how many, for a person.
     """
 
     asked: Erasure
@@ -48,12 +53,18 @@ class Plan:
     full_retrain_seconds: float
     unknown: tuple[Any, ...] = ()
     already: Mapping[str, int] = field(default_factory=dict)
+    purges: Mapping[str, int] = field(default_factory=dict)
+    kind: str = ""
+    selector: str = field(default="", repr=False)
+    subjects: tuple[str, ...] = field(default=(), repr=False)
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts and shards; no ids."""
+        """Counts and shards; no ids but those that are unknown."""
         data = asdict(self)
-        del data["asked"], data["erasure"]
-        return data | {"unknown": [str(item) for item in self.unknown]}
+        del data["asked"], data["erasure"], data["selector"]
+        unknown = [str(item) for item in self.unknown]
+        return data | {"unknown": unknown, "subjects": len(self.subjects)}
 
     def __str__(self) -> str:
         removed = ", ".join(f"{count} {kind}" for kind, count in self.records.items() if count)

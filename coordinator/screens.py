@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from coordinator.tuning import Point, Tuning
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """A table without lines, its first column to the left."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
@@ -34,7 +35,7 @@ def show_demo(result: Mapping[str, Any]) -> None:
         f"{result['shards']} shards by {part['method']} "
         f"(cut {part['cut']:.1%}, largest shard {part['balance']:.2f} x mean)\n"
     )
-    accuracy = _table("test accuracy", "", title=None)
+    accuracy = new_table("test accuracy", "", title=None)
     names = {
         "unsharded": "one GCN on the whole graph",
         "ensemble": f"shards, {result['aggregator']}",
@@ -44,7 +45,7 @@ def show_demo(result: Mapping[str, Any]) -> None:
     for key, name in names.items():
         accuracy.add_row(name, f"{result['accuracy'][key]:.3f}")
     console.print(accuracy)
-    erasures = _table("\nforgotten", "shards retrained", "seconds", "of a fit from scratch")
+    erasures = new_table("\nforgotten", "shards retrained", "seconds", "of a fit from scratch")
     for row in result["erasures"]:
         share = row["seconds"] / result["from_scratch_seconds"]
         shards = str(row["shards_retrained"])
@@ -75,7 +76,7 @@ def show_status(found: Mapping[str, Any]) -> None:
     )
     if "accuracy" in found:
         console.print(f"accuracy {found['accuracy']}")
-    table = _table("shard", "nodes", "halo", "training s", "submodel key")
+    table = new_table("shard", "nodes", "halo", "training s", "submodel key")
     for row in found["shards"]:
         seconds = "-" if row["training_s"] is None else f"{row['training_s']:.3f}"
         key = "silent" if row["silent"] else row["key"][:16]
@@ -86,7 +87,7 @@ def show_status(found: Mapping[str, Any]) -> None:
 
 def show_predictions(answers: Predictions) -> None:
     """One row a node."""
-    table = _table("id", "label", "probability")
+    table = new_table("id", "label", "probability")
     for node_id, label, proba in zip(answers.ids, answers.labels, answers.proba, strict=True):
         table.add_row(str(node_id), str(label), f"{proba.max():.3f}")
     Console().print(table)
@@ -103,7 +104,7 @@ def show_receipt(receipt: Receipt) -> None:
     )
     if receipt.unknown:
         console.print(f"{receipt.unknown} records are not in the graph and were skipped")
-    table = _table("stage", "seconds", "CPU seconds")
+    table = new_table("stage", "seconds", "CPU seconds")
     for stage, spent in receipt.breakdown.items():
         table.add_row(stage, f"{spent['seconds']:.3f}", f"{spent['cpu_seconds']:.3f}")
     console.print(table)
@@ -111,7 +112,7 @@ def show_receipt(receipt: Receipt) -> None:
 
 def show_report(report: Report) -> None:
     """One row a check."""
-    table = _table("check", "result", "detail")
+    table = new_table("check", "result", "detail")
     for check in report.checks:
         table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail)
     console = Console()
@@ -131,7 +132,7 @@ def show_audit(report: AuditReport) -> None:
         "false\nalarms",
         "verdict",
     )
-    table = _table(*names)
+    table = new_table(*names)
     for shard in report.shards:
         for check in shard.checks:
             low, high = check.interval
@@ -166,7 +167,7 @@ def show_audit(report: AuditReport) -> None:
 def show_tuning(tuning: Tuning, out: Path) -> None:
     """What was tried, the front marked, and what was chosen."""
     names = ("design", "k", "guarantee", "val %", *COST_COLUMNS, "training\nCPU s", "front")
-    table = _table(*names)
+    table = new_table(*names)
     for point in tuning.points:
         table.add_row(
             point.design,
@@ -193,7 +194,7 @@ def show_comparison(result: Comparison) -> None:
         "to\nstacked",
         *COST_COLUMNS,
     )
-    table = _table(*names)
+    table = new_table(*names)
     for row in result.standings:
         table.add_row(
             row.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,15 +20,14 @@ from coordinator.aggregators import find_aggregator
 from coordinator.answering import Answering
 from coordinator.config import Config, load_config, retained_choice
 from coordinator.engine import Engine
-from coordinator.erasing import Ask, Erasing
-from coordinator.erasure import Erasure
+from coordinator.erasing import Erasing
+from coordinator.forgetting import Forgetting
 from coordinator.generation import Generation
-from coordinator.handle import Request
 from coordinator.planner import forecast
 from coordinator.pools import Pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
 from coordinator.reconcile import Progress
-from coordinator.results import Plan, Predictions, Receipt, Report
+from coordinator.results import Predictions, Report
 from shards.checkpoint import load_weights
 from shards.recipe import Recipe
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from coordinator.audit import AuditReport, AuditSettings
+    from coordinator.erasure import Erasure
 
 Array = npt.NDArray[Any]
 ROLES = {"train": TRAIN, "val": VAL, "test": TEST}
@@ -46,7 +46,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class System:
+class System(Forgetting):
     """A trained, sharded system in one home; made by :meth:`fit` or :meth:`open`.
 
     Attributes:
@@ -338,129 +338,6 @@ class System:
             )
         assert self._answering is not None
         return self._answering
-
-    # ---- forget
-
-    def plan(
-        self,
-        erasure: Erasure | Iterable[Erasure],
-        *,
-        unknown: Literal["raise", "report"] = "raise",
-    ) -> Plan:
-        """Say what an erasure would do; changes nothing.
-
-        Args:
-            erasure: one, or several to be done as one.
-            unknown: whether records that were never here raise or are listed.
-
-        Raises:
-            UnknownIdError: a record is not in the graph and was not erased before.
-        """
-        asked = erasure if isinstance(erasure, Erasure) else Erasure.merge(erasure)
-        return self.erasing.plan(asked, unknown=unknown)
-
-    def erase(
-        self,
-        erasure: Erasure | Plan | Iterable[Erasure],
-        *,
-        unknown: Literal["raise", "report"] = "raise",
-    ) -> Receipt:
-        """Forget records now: accept durably, retrain the readers, publish, purge, certify.
-
-        Asking again for what was erased before returns the receipt of then. A request that failed
-        half way is finished first.
-
-        Raises:
-            StalePlanError: the plan was made for an earlier graph epoch, or another system.
-            UnknownIdError: as in :meth:`plan`.
-            HoldError: a record is under a legal hold.
-        """
-        self.erasing.settle()
-        plan = erasure if isinstance(erasure, Plan) else self.plan(erasure, unknown=unknown)
-        return self.erasing.erase(plan)
-
-    def submit(
-        self,
-        what: Erasure | Plan,
-        *,
-        regulation: str | None = None,
-        priority: Literal["normal", "urgent", "regulator"] = "normal",
-        requested_by: str = "",
-        reason: str = "",
-        external_request_id: str | None = None,
-        idempotency_key: str | None = None,
-        received_at: datetime | None = None,
-        unknown: Literal["raise", "report"] = "raise",
-    ) -> Request:
-        """Accept a request that is carried out when its windows say so; see :meth:`run`.
-
-        When this returns, the request survives anything, and no prediction reads its records.
-
-        Args:
-            what: records, or a plan of them.
-            regulation: profile of its deadlines; default ``erasure.regulation``.
-            priority: ``urgent`` and ``regulator`` wait for no window.
-            requested_by: who asks; somebody else has to approve a large request.
-            reason: why, for the log.
-            external_request_id: the caller's own id; asked again with the same content, it gives
-                the same request.
-            idempotency_key: the same for one call.
-            received_at: when the controller got it, where that was earlier: its clock starts then.
-            unknown: as in :meth:`plan`.
-
-        Raises:
-            DuplicateError: the external id or key was used for something else.
-            StalePlanError: the plan was made for another state.
-            UnknownIdError: as in :meth:`plan`.
-            ConfigError: unknown regulation or priority.
-        """
-        plan = what if isinstance(what, Plan) else self.plan(what, unknown=unknown)
-        ask = Ask(
-            plan,
-            plan.asked.kind,
-            regulation,
-            priority,
-            requested_by,
-            "",
-            reason,
-            external_request_id,
-            idempotency_key,
-            received_at,
-        )
-        (record,) = self.erasing.submit([ask])
-        return Request(self.erasing, record.request_id)
-
-    def submit_many(
-        self,
-        erasures: Sequence[Erasure],
-        *,
-        regulation: str | None = None,
-        requested_by: str = "",
-        unknown: Literal["raise", "report"] = "raise",
-    ) -> list[Request]:
-        """Accept many requests in one transaction; see :meth:`submit`."""
-        plans = self.erasing.plan_many(erasures, unknown=unknown)
-        asks = [Ask(plan, plan.asked.kind, regulation, requested_by=requested_by) for plan in plans]
-        records = self.erasing.submit(asks)
-        return [Request(self.erasing, record.request_id) for record in records]
-
-    def request(self, request_id: str) -> Request:
-        """A request by its id.
-
-        Raises:
-            RequestError: there is none.
-        """
-        self.erasing.record(request_id)
-        return Request(self.erasing, request_id)
-
-    def requests(self, **wanted: Any) -> list[Request]:
-        """Requests by ``state``, ``due_before``, ``external_request_id`` or ``parent_id``."""
-        found = self.engine.ledger.requests.find(**wanted)
-        return [Request(self.erasing, record.request_id) for record in found]
-
-    def run(self) -> list[str]:
-        """Carry out every batch whose time has come; returns their ids."""
-        return self.erasing.run()
 
     # ---- verify
 

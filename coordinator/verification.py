@@ -45,6 +45,8 @@ def verify_home(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -
     check("contents and keys", lambda: _contents(engine))
     check("weights", lambda: _weights(engine))
     check("slices", lambda: _slices(engine))
+    if engine.people.is_mapped:
+        check("subjects", lambda: _subjects(engine))
     shards = _shards(engine, replay)
     if replay is not None:
         pool = FreshPool(engine.recipe.profile)
@@ -92,6 +94,15 @@ def _absent(engine: Engine) -> str:
     graph, _ = _stored(engine)
     filtered = without_erased(engine.ledger, graph)
     return "" if graph_digest(filtered) == graph_digest(graph) else "an erased record is back"
+
+
+def _subjects(engine: Engine) -> str:
+    """The subject map is what was stored, and names neither nodes nor people that are gone."""
+    found = engine.people.map
+    if found is None:
+        return ""
+    left = len(engine.people.absent_nodes(found)), len(engine.people.forgotten(found))
+    return "" if left == (0, 0) else f"{left[0]} rows of erased nodes, {left[1]} erased people"
 
 
 def _contents(engine: Engine) -> str:

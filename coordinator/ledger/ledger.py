@@ -284,7 +284,7 @@ class Ledger:
 
     def mark(self, kind: str, *record: Any) -> bytes:
         """Keyed HMAC of a record; without the home's secret it names nobody."""
-        return hmac.digest(self.vault.secret, encode((kind, *record)), hashlib.sha256)
+        return mark(self.vault.secret, kind, *record)
 
     def tombstone_kinds(self) -> set[str]:
         """Kinds of records that were ever to be erased here."""
@@ -330,6 +330,11 @@ class Ledger:
         with self.read() as tx:
             row = tx.execute(query).one_or_none()
         return None if row is None else (row.number, dict(row.body))
+
+
+def mark(secret: bytes, kind: str, *record: Any) -> bytes:
+    """HMAC of a record under a home's secret."""
+    return hmac.digest(secret, encode((kind, *record)), hashlib.sha256)
 
 
 _EPOCH_QUERY = select(counters.c.value).where(counters.c.name == EPOCH)

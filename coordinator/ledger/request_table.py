@@ -206,6 +206,13 @@ class RequestTable:
             tx.execute(update(requests).where(chosen).values(payload=None, vault_key=None))
         tx.info.setdefault(DOOMED, set()).update(keys - self.used_keys(tx))
 
+    def replace_payload(self, tx: Connection, request_id: str, payload: Mapping[str, Any]) -> None:
+        """Put another payload in place of a request's, under a key of its own."""
+        name, plain = self._vault.new_key(), dump(payload).encode()
+        self.destroy_payloads(tx, [request_id])
+        values = {"payload": self._vault.seal(name, request_id, plain), "vault_key": name}
+        tx.execute(update(requests).where(requests.c.request_id == request_id).values(values))
+
     def used_keys(self, tx: Connection) -> set[str]:
         """Vault keys that a payload still needs."""
         query = select(requests.c.vault_key).where(requests.c.vault_key.is_not(None)).distinct()
@@ -238,6 +245,8 @@ class RequestTable:
         external_request_id: str | None = None,
         idempotency_key: str | None = None,
         parent_id: str | None = None,
+        kind: str | None = None,
+        subject_ref: str | None = None,
         limit: int | None = None,
         after: str | None = None,
         tx: Connection | None = None,
@@ -251,6 +260,8 @@ class RequestTable:
             external_request_id: with this name.
             idempotency_key: with this key.
             parent_id: part of this request.
+            kind: of this kind.
+            subject_ref: about this person, by :func:`coordinator.ask.subject_ref`.
             limit: at most so many.
             after: with an id after this one, to go on where a limit ended.
             tx: read inside this transaction, so that what follows in it rests on the answer.
@@ -269,6 +280,8 @@ class RequestTable:
             (c.external_request_id, external_request_id),
             (c.idempotency_key, idempotency_key),
             (c.parent_id, parent_id),
+            (c.kind, kind),
+            (c.subject_ref, subject_ref),
         ):
             if value is not None:
                 wanted.append(column == value)
@@ -310,6 +323,12 @@ class RequestTable:
         """Number of requests in each state that has any."""
         query = select(requests.c.state, func.count().label("number")).group_by(requests.c.state)
         return {row.state: row.number for row in self._rows(query)}
+
+    def child_counts(self, parent_id: str) -> dict[State, int]:
+        """Number of a request's parts in each state that has any."""
+        c = requests.c
+        query = select(c.state, func.count().label("number")).where(c.parent_id == parent_id)
+        return {State(row.state): row.number for row in self._rows(query.group_by(c.state))}
 
     # ---- tombstones
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import ConfigError, UnweaveError
+from coordinator.backup_cli import backup, backups, restore, tombstones
 from coordinator.study_cli import compare, tune
 from coordinator.terminal import Data, Json, Settings, emit
 
@@ -228,6 +229,9 @@ def data(
 
 app.command()(tune)
 app.command()(compare)
+for command in (backup, backups, restore):
+    app.command()(command)
+app.add_typer(tombstones)
 
 
 # ---- reading what was typed

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
+
 from cluster.digest import NodeId, encode_id
-from cluster.graph import Change, Edge, Graph
+from cluster.graph import UNLABELLED, Change, Edge, Graph
+from cluster.schema import FILL_VALUE
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 
@@ -130,7 +135,7 @@ def without_erased(ledger: Ledger, graph: Graph, standing: Standing = UNLEARNED)
 
 
 def erased_part(ledger: Ledger, graph: Graph, standing: Standing = UNLEARNED) -> Change:
-    """The records of a graph that were erased in this home."""
+    """The records in a graph that were erased in this home; what it lost already is not named."""
     kinds = ledger.tombstone_kinds()
     ids = graph.ids.tolist()
 
@@ -145,12 +150,22 @@ def erased_part(ledger: Ledger, graph: Graph, standing: Standing = UNLEARNED) ->
 
     def cells(node_id: NodeId) -> tuple[str, ...]:
         own = encode_id(node_id)
-        return erased(FEATURE, graph.schema.features, lambda name: ledger.mark(FEATURE, own, name))
+        names = _filled(graph, node_id)
+        return erased(FEATURE, names, lambda name: ledger.mark(FEATURE, own, name))
 
-    edges = ()
+    edges: tuple[Edge, ...] = ()
     if EDGE in kinds:
         ends = zip(graph.ids[graph.src].tolist(), graph.ids[graph.dst].tolist(), strict=True)
         edges = erased(EDGE, ends, lambda edge: edge_mark(ledger, edge, graph))
     found = ((node_id, cells(node_id)) for node_id in by_id(FEATURE_ROW))
     features = tuple((node_id, names) for node_id, names in found if names)
-    return Change(by_id(NODE), edges, features, by_id(LABEL))
+    labels = by_id(LABEL)
+    known = graph.y[graph.rows(labels)] != UNLABELLED
+    return Change(by_id(NODE), edges, features, tuple(compress(labels, known.tolist())))
+
+
+def _filled(graph: Graph, node_id: NodeId) -> list[str]:
+    """Names of the feature columns in which a node has a value."""
+    row = graph.x[graph.rows([node_id])]
+    values = row.toarray() if sp.issparse(row) else row
+    return [graph.schema.features[i] for i in np.flatnonzero(values[0] != FILL_VALUE)]

@@ -190,10 +190,10 @@ class Ledger:
 
     # ---- epochs
 
-    def epoch(self) -> int:
-        """Graph epoch: number of accepted changes."""
-        with self.read() as tx:
-            return int(tx.execute(_EPOCH_QUERY).scalar_one())
+    def epoch(self, tx: Connection | None = None) -> int:
+        """Graph epoch: number of accepted changes; read inside ``tx`` where one is given."""
+        with self.read() if tx is None else nullcontext(tx) as own:
+            return int(own.execute(_EPOCH_QUERY).scalar_one())
 
     def next_epoch(self, tx: Connection) -> int:
         """Count one accepted change more; returns the new epoch."""
@@ -287,7 +287,7 @@ class Ledger:
 
     def mark(self, kind: str, *record: Any) -> bytes:
         """Keyed HMAC of a record; without the home's secret it names nobody."""
-        return hmac.digest(self.vault.secret, encode((kind, *record)), hashlib.sha256)
+        return mark(self.vault.secret, kind, *record)
 
     def tombstone_kinds(self) -> set[str]:
         """Kinds of records that were ever to be erased here."""
@@ -339,6 +339,11 @@ class Ledger:
         with self.read() as tx:
             row = tx.execute(query).one_or_none()
         return None if row is None else (row.number, dict(row.body))
+
+
+def mark(secret: bytes, kind: str, *record: Any) -> bytes:
+    """HMAC of a record under a home's secret."""
+    return hmac.digest(secret, encode((kind, *record)), hashlib.sha256)
 
 
 _EPOCH_QUERY = select(counters.c.value).where(counters.c.name == EPOCH)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.terminal import Json, emit
+from coordinator.terminal import Home, Json, emit, open_system
 
 if TYPE_CHECKING:
     from coordinator.ledger.backup_table import Backup
 
-Home = Annotated[Path, typer.Option("--home", help="Folder of the system.")]
 
 tombstones = typer.Typer(
     name="tombstones", help="What was erased, as keyed hashes.", no_args_is_help=True
@@ -26,9 +25,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Copy what is published; destroyed after retention.backup_days."""
-    from coordinator.system import System
-
-    with System.open(home, pool="inline") as system:
+    with open_system(home, "inline") as system:
         made = _row(system.backup(name))
     if as_json:
         emit(made)
@@ -42,9 +39,7 @@ def backups(
     as_json: Json = False,
 ) -> None:
     """List the copies that are kept, with the time each is destroyed."""
-    from coordinator.system import System
-
-    with System.open(home, pool="inline") as system:
+    with open_system(home, "inline") as system:
         if remove is not None:
             system.remove_backup(remove)
         rows = [_row(item) for item in system.backups()]
@@ -92,9 +87,8 @@ def export_command(
 ) -> None:
     """Write what was erased, as keyed hashes that name nobody; keep it away from the home."""
     from coordinator.restore import export_tombstones
-    from coordinator.system import System
 
-    with System.open(home, pool="inline") as system:
+    with open_system(home, "inline") as system:
         body = export_tombstones(system.engine.ledger, system.engine.clock())
     out.write_text(json.dumps(body) + "\n")
     result = {"out": str(out), "tombstones": len(body["tombstones"])}

@@ -270,6 +270,11 @@ class Engine:
             keys = tuple(generation.submodels.values())
             self._pool.tell("release", ReleaseJob(str(self.home), generation.graph_key, keys))
 
+    def superseded(self) -> list[tuple[str, str]]:
+        """Artefacts that the published generation does not refer to."""
+        kept = set(self.live.generation.artefacts)
+        return sorted(item for item in self.ledger.registered() if item not in kept)
+
     def purge(self) -> list[tuple[str, str]]:
         """Destroy every artefact that the published generation does not refer to.
 
@@ -310,6 +315,11 @@ class Engine:
     def current_recipe(self) -> Recipe:
         """The recipe that this environment gives."""
         return Recipe(self.config.shards, choose_profile(self.config.shards))
+
+    @property
+    def issuer(self) -> str:
+        """Who signs the certificates: as configured, or the home by its id."""
+        return self.config.erasure.issuer or f"home {self.ledger.setting('home_id')}"
 
     def index(self) -> ReaderIndex:
         """Who reads which record of the published graph."""

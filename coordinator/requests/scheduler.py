@@ -70,9 +70,9 @@ def next_batch(
     1. urgent: an urgent or a regulator's request runs at once and takes along ready requests
        that touch no further shard.
     2. deadline: less than ``early_flush_slack`` estimates are left to the deadline (or to the
-       internal target) of a ready request, or to the deadline of one that could still be
-       cancelled. It takes along all ready requests if these fit into the time left, else those
-       that touch no further shard.
+       internal target) of a ready request, the estimate being the seconds of all shards that
+       ready requests touch; or less than so many of its own are left to the deadline of one that
+       could still be cancelled. It takes along ready requests that touch no further shard.
     3. full: ``max_batch`` requests are ready.
     4. window: the first ready request has waited ``batch_window``.
     5. single_shard: every waiting request touches the same one shard, and the first has waited
@@ -143,7 +143,9 @@ class _Desk:
             return self._run(urgent, ready, URGENT, text)
         pressing = self._pressing(ready)
         if pressing:
-            return self._run_pressing(pressing, ready)
+            first = to_iso(pressing[0].due_at)
+            text = f"{len(pressing)} deadline(s) press, the first is {first}"
+            return self._run(pressing, ready, DEADLINE, text)
         if not ready:
             return Decision(wake_at=self._wake_at(ready))
         limit, window = self.policy.max_batch, show_duration(self.policy.batch_window)
@@ -179,17 +181,6 @@ class _Desk:
     def _pressing(self, ready: Sequence[RequestRecord]) -> list[RequestRecord]:
         times = self._press_times(ready)
         return [r for r in self.waiting if times.get(r.request_id, r.due_at + FAR) <= self.now]
-
-    def _run_pressing(
-        self, pressing: Sequence[RequestRecord], ready: Sequence[RequestRecord]
-    ) -> Decision:
-        first = pressing[0]
-        ids = {record.request_id for record in pressing}
-        together = [*pressing, *(record for record in ready if record.request_id not in ids)]
-        left = (first.due_at - self.now).total_seconds()
-        fits = estimate(_shards_of(together), self.seconds) <= left
-        text = f"{len(pressing)} deadline(s) press, the first is {to_iso(first.due_at)}"
-        return self._run(together if fits else pressing, together, DEADLINE, text)
 
     def _on_one_shard(self) -> bool:
         shards = _shards_of(self.waiting)

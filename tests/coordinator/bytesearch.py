@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import uuid
@@ -26,7 +25,7 @@ class Planted:
 
     patterns: Mapping[str, tuple[bytes, ...]]
 
-    def found_in(self, raw: bytes | mmap.mmap) -> set[str]:
+    def found_in(self, raw: bytes) -> set[str]:
         """Names of the patterns that occur."""
         return {
             name

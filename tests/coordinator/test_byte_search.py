@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import scipy.sparse as sp
 
 from cluster.digest import NodeId
-from cluster.graph import Graph
-from cluster.readers.arrays import from_arrays
-from cluster.readers.columns import Columns
 from coordinator.erasure import Erasure
 from coordinator.reconcile import Reconciler
 from coordinator.requests.states import State
-from coordinator.system import System
 from tests.coordinator.bytesearch import (
     Planted,
     id_patterns,
-    indices_pattern,
     open_files,
     row_patterns,
     search,
     search_file,
     search_tree,
 )
+from tests.coordinator.cities import City, choose, in_the_workers
 from tests.coordinator.clock import Clock
 from tests.coordinator.ledger.conftest import server  # noqa: F401
 from tests.coordinator.ledger.postgres import Server
 from tests.coordinator.systems import Workbench, training_ids
 
-NODES, WIDTH = 48, 24
 WINDOWS = {"erasure.cancel_window": "1h", "erasure.batch_window": "1h", "erasure.backoff": "1s"}
 DERIVED = {"submodel", "slice", "aggregator", "posteriors", "graph"}
 WITHOUT = {"HOME", "LOCK", "config.yaml", "keys", "ledger.db", "ledger.db-wal", "ledger.db-shm"}
-MARK = 0x5A4E5A4942415200  # "ZNZIBAR", eight bytes that occur nowhere by chance
 DESIGNS: dict[str, tuple[str, dict[str, Any]]] = {
     "learned, halo, slices": (
         "str",
@@ -69,53 +61,6 @@ DESIGNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def node_name(kind: str, number: int) -> NodeId:
-    """An id that is recognised in any bytes."""
-    if kind == "int":
-        return MARK + number
-    return uuid.UUID(int=(MARK << 64) + number) if kind == "uuid" else f"zanzibar-{number:04d}"
-
-
-class City:
-    """A graph whose every record is recognisable."""
-
-    def __init__(self, kind: str, *, sparse: bool) -> None:
-        rng = np.random.default_rng(4)
-        self.ids = [node_name(kind, number) for number in range(NODES)]
-        self.x = np.zeros((NODES, WIDTH), np.float32)
-        self.columns = [np.sort(rng.choice(WIDTH, 6, replace=False)) for _ in range(NODES)]
-        for row, columns in enumerate(self.columns):
-            chosen = columns if sparse else np.arange(WIDTH)
-            self.x[row, chosen] = rng.uniform(0.5, 1.5, len(chosen)).astype(np.float32)
-        pairs = {tuple(sorted(rng.choice(NODES, 2, replace=False).tolist())) for _ in range(140)}
-        self.edges = sorted(pairs)
-        self.weights = rng.uniform(0.5, 1.5, len(self.edges)).astype(np.float32)
-        self.notes = [f"mombasa-{number:04d}-diary" for number in range(NODES)]
-        self.labels = (np.arange(NODES) % 3).tolist()
-        self.sparse = sparse
-
-    def graph(self) -> Graph:
-        """Through the reader of arrays."""
-        x = sp.csr_matrix(self.x) if self.sparse else self.x
-        columns = Columns(self.weights, {"note": np.asarray(self.notes, object)})
-        ends = np.asarray(self.edges, np.int64).T
-        return from_arrays(ends, x, self.labels, ids=self.ids, columns=columns)
-
-    def planted(self, node: NodeId, edge: int, features: NodeId) -> Planted:
-        """What must vanish: a node, an edge of others, the features of a third node."""
-        at, other = self.ids.index(node), self.ids.index(features)
-        patterns = {
-            "id": id_patterns(node),
-            "row": row_patterns(self.x[at][self.x[at] != 0]),
-            "note": (self.notes[at].encode(),),
-            "edge": row_patterns([self.weights[edge]]),
-            "features": row_patterns(self.x[other][self.x[other] != 0]),
-        }
-        if self.sparse:
-            patterns["columns"] = indices_pattern(self.columns[at])
-        return Planted(patterns)
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
     """Everything that is logged, at DEBUG, with tracebacks."""
@@ -128,28 +73,6 @@ def log(tmp_path: Path) -> Iterator[Path]:
     root.removeHandler(handler)
     root.setLevel(level)
     handler.close()
-
-
-def in_the_worker(system: System, planted: Planted) -> dict[str, list[str]]:
-    """What a live object of any actor holds."""
-    call = ("tests.coordinator.bytesearch:held_in_memory", (dict(planted.patterns),))
-    found: dict[str, list[str]] = {}
-    for answer in system.pool.tell("call", call):
-        found |= answer
-    return found
-
-
-def choose(system: System, city: City) -> tuple[NodeId, int, NodeId, NodeId]:
-    """A training node to erase, an edge and features of others, and a node whose request goes."""
-    owner = system.partition.assignment
-    node, features, cancelled = training_ids(system)[:3]
-    apart = {city.ids.index(i) for i in (node, features, cancelled)}
-    inside = (
-        at
-        for at, (u, v) in enumerate(city.edges)
-        if not apart & {u, v} and owner.get(city.ids[u], -1) == owner.get(city.ids[v], -2)
-    )
-    return node, next(inside), features, cancelled
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, node: NodeId) -> None:
@@ -186,7 +109,7 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     assert before["partition"] == {"id"}
     assert all(not before.get(name) for name in DERIVED | WITHOUT), before
     assert search_tree(system.home / "backups", planted)
-    assert set(in_the_worker(system, planted)) >= {"id", "row", "features"}
+    assert set(in_the_workers(system, planted)) >= {"id", "row", "features"}
 
     # a masked view, a cancelled request, a batch that fails and is tried again
     back = system.submit(Erasure(nodes=[cancelled]))
@@ -212,7 +135,7 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     assert {name: found for name, found in after.items() if found - {"backup"}} == {
         "backup": everything
     }
-    assert in_the_worker(system, planted) == {}
+    assert in_the_workers(system, planted) == {}
     assert "a batch failed with KeyError" in log.read_text()
     assert search_file(log, planted) == set()
     assert search_file(log, refused) == set()
@@ -244,7 +167,7 @@ def test_an_idle_worker_holds_nothing_of_a_system_that_closed(bench: Workbench) 
     system = bench.fit(city.graph(), {"aggregator.kind": "merge", "aggregator.ridge_width": 16})
     system.predict(city.ids[:3])
     planted = city.planted(city.ids[0], 0, city.ids[1])
-    assert in_the_worker(system, planted)
+    assert in_the_workers(system, planted)
 
     system.close()
     call = ("tests.coordinator.bytesearch:held_in_memory", (dict(planted.patterns),))

@@ -60,6 +60,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
         "partition.halo.budget": 0.1,
     },
 }
+HEADROOM = 1.25  # of the picture, for the legends
 AFTER_BATCH = (Action.BUILT, Action.PUBLISH, Action.PURGE, Action.COMPLETE)
 
 
@@ -289,7 +290,13 @@ def draw_picture(outcomes: Mapping[Key, Sequence[Outcome]], windows: Sequence[st
             runs = [outcomes[kind, design, window] for window in windows]
             style = {"color": colour, "linestyle": dash, "marker": "o", "capsize": 3}
             values = np.array([[run.retrainings for run in some] for some in runs])
-            left.errorbar(places, values.mean(1), values.std(1), label=f"{design}, {kind}", **style)
+            left.errorbar(
+                places,
+                values.mean(1),
+                values.std(1, ddof=min(1, values.shape[1] - 1)),
+                label=f"{design}, {kind}",
+                **style,
+            )
     for field, colour, name in (
         ("median_wait", "#333333", "median"),
         ("p95_wait", "#999999", "p95"),
@@ -298,7 +305,13 @@ def draw_picture(outcomes: Mapping[Key, Sequence[Outcome]], windows: Sequence[st
             runs = [outcomes[kind, "communities + halo", window] for window in windows]
             values = np.array([[getattr(run, field) for run in some] for some in runs])
             style = {"color": colour, "linestyle": dash, "marker": "o", "capsize": 3}
-            right.errorbar(places, values.mean(1), values.std(1), label=f"{name}, {kind}", **style)
+            right.errorbar(
+                places,
+                values.mean(1),
+                values.std(1, ddof=min(1, values.shape[1] - 1)),
+                label=f"{name}, {kind}",
+                **style,
+            )
     cancel = RequestPolicy().cancel_window / timedelta(hours=1)
     right.axhline(cancel, color="#cc79a7", linewidth=1, label=f"cancel window, {cancel:g} h")
     left.set_title("What a request costs", loc="left")
@@ -308,9 +321,9 @@ def draw_picture(outcomes: Mapping[Key, Sequence[Outcome]], windows: Sequence[st
     for axes in (left, right):
         axes.set_xticks(places, windows)
         axes.set_xlabel("batch window")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * HEADROOM)
         axes.grid(visible=True, alpha=0.25)
-        axes.legend(fontsize=8.5)
+        axes.legend(fontsize=8.5, handlelength=3.5)
     figure.suptitle(
         f"Batch window: {A_DAY:g} requests a day, {SHARDS} shards of {SHARD_SECONDS / 60:g} min, "
         f"{WORKERS} workers; bars: sd over seeds"

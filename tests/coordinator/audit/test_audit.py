@@ -84,7 +84,7 @@ def test_a_system_that_keeps_its_weights_fails_and_one_that_retrains_passes(
 def test_a_stale_submodel_under_the_new_key_fails(bench: Workbench, graph: Graph) -> None:
     system = bench.fit(graph, PERCEPTRONS)
     erased = some_nodes(system)
-    stale = system._store.get(SUBMODEL, system.generation.submodels[SHARD])
+    stale = system.engine.store.get(SUBMODEL, system.generation.submodels[SHARD])
     system.erase(erased)
 
     overwrite(system, SUBMODEL, system.generation.submodels[SHARD], stale)

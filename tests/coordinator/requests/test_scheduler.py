@@ -91,7 +91,7 @@ def test_a_deadline_presses_when_three_estimates_are_left() -> None:
     decision = decide(*requests, now=NOW + 2 * HOUR)
 
     assert (decision.batch, decision.reason) == (("req_A", "req_C"), "deadline")
-    assert "the first is 2026-03-02T12:00:00Z" in decision.text
+    assert "first due 2026-03-02T12:00:00Z" in decision.text
 
 
 def test_a_deadline_ends_the_cancel_window() -> None:

@@ -26,7 +26,6 @@ from coordinator.ledger.backup_table import Backup
 from coordinator.ledger.engine import database_url, open_engine, writing
 from coordinator.ledger.tables import batches, certificates, lease, metadata, requests
 from coordinator.ledger.vault import Vault
-from coordinator.requests.record import RequestRecord
 from coordinator.requests.states import MASKED
 
 if TYPE_CHECKING:
@@ -229,27 +228,3 @@ def destroy_backup(ledger: Ledger, home: Path, backup: Backup) -> None:
     with ledger.write() as tx:
         ledger.backups.remove(tx, backup.name)
         ledger.audit.append(tx, "destroy backup", "", None, {"name": backup.name})
-
-
-def residuals(engine: Engine, *records: RequestRecord) -> list[dict[str, Any]]:
-    """Where the records of requests still are, once the requests are completed.
-
-    Args:
-        engine: the home.
-        records: the requests; one that was never accepted adds nothing.
-
-    Returns:
-        One entry for each backup that may hold them, oldest first, with the time it is destroyed.
-    """
-    now, table = engine.clock(), engine.ledger.backups
-    epochs = [record.epoch for record in records if record.epoch is not None]
-    held = table.holding(max(epochs), now) if epochs else ()
-    return [
-        {
-            "kind": "backup",
-            "name": backup.name,
-            "made_at": backup.made_at.isoformat(),
-            "expires_at": backup.expires_at.isoformat() if backup.expires_at else None,
-        }
-        for backup in held
-    ]

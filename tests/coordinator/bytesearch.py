@@ -129,9 +129,12 @@ def held_in_memory(patterns: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[
     """Pattern -> descriptions of live arrays, tensors and strings of this process that hold it."""
     import gc
 
-    planted = Planted(patterns)
+    gc.unfreeze()  # what was there at the start is looked at, too
     items = [(item, raw) for item in _reachable(gc.get_objects()) if (raw := _bytes_of(item))]
-    found = planted.found_in(b"\0".join(raw for _, raw in items))
+    texts = b"\0".join({raw for item, raw in items if isinstance(item, str)})
+    arrays = b"\0".join(raw for item, raw in items if not isinstance(item, str))
+    printable = {name: tuple(p for p in group if p.isascii()) for name, group in patterns.items()}
+    found = Planted(patterns).found_in(arrays) | Planted(printable).found_in(texts)
     return {
         name: [
             f"{type(item).__name__} {getattr(item, 'shape', item)}"

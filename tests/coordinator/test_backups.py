@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import yaml
 
 from cluster.errors import ConfigError, HomeError, RearrivalError, VerificationError
 from cluster.files import stray_files
-from coordinator.backups import residuals
 from coordinator.engine import PENDING_CONFIG, Engine
 from coordinator.erasure import Erasure
 from coordinator.requests.states import State
@@ -50,6 +49,14 @@ def system(bench: Workbench, records: Records, clock: Clock) -> System:
 
 def names(system: System) -> list[str]:
     return [backup.name for backup in system.backups()]
+
+
+def residuals(system: System, request_id: str) -> list[tuple[str, str, datetime]]:
+    """Kind, name and end of what a certificate says is left."""
+    certificate = system.request(request_id).certificate
+    assert certificate is not None
+    items = certificate.statement["predicate"]["residuals"]
+    return [(i["kind"], i["where"], datetime.fromisoformat(i["expires_at"])) for i in items]
 
 
 def restored(bench: Workbench, clock: Clock, home: Path, backup: Any, **options: Any) -> Restored:
@@ -159,21 +166,30 @@ def test_a_copy_holds_no_payload_and_no_key_of_one(system: System, clock: Clock)
     assert {p.stat().st_mode & 0o77 for p in folder.rglob("*") if p.parent == folder} <= {0, 0o55}
 
 
-def test_certificates_can_list_the_backups_that_hold_a_record(system: System, clock: Clock) -> None:
+def test_certificates_list_the_backups_that_hold_a_record(system: System, clock: Clock) -> None:
     first, second, third = training_ids(system)[:3]
     waiting = system.submit(Erasure(nodes=[first]))
-    system.erase(Erasure(nodes=[second]))  # overtakes it
-    system.backup("between")
-    system.erase(Erasure(nodes=[third]))
+    before = system.erase(Erasure(nodes=[second]))  # overtakes it
+    made = system.backup("between")
+    after = system.erase(Erasure(nodes=[third]))
     clock.forward(hours=31)
     system.run()
 
-    (last,) = [r.record for r in system.requests() if r.record.records["nodes"]][-1:]
-    found = residuals(system.engine, waiting.record)
-    assert [(item["kind"], item["name"]) for item in found] == [("backup", "between")]
-    assert residuals(system.engine, last) == found
-    clock.forward(days=8)
-    assert residuals(system.engine, waiting.record, last) == []
+    assert residuals(system, before.request_id) == []
+    listed = [("backup", "between", made.expires_at)]
+    assert residuals(system, after.request_id) == residuals(system, waiting.request_id) == listed
+
+
+def test_a_backup_that_is_over_is_destroyed_before_a_certificate_is_issued(
+    system: System, clock: Clock
+) -> None:
+    system.backup("old")
+    clock.forward(days=7)
+
+    receipt = system.erase(Erasure(nodes=training_ids(system)[:1]))
+
+    assert residuals(system, receipt.request_id) == []
+    assert system.backups() == []
 
 
 # ---- restore in place

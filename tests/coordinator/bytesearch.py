@@ -146,17 +146,15 @@ def held_in_memory(patterns: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[
 
 
 def _reachable(objects: list[object]) -> Iterator[object]:
-    """Objects and what they refer to, each once; arrays are no containers to the collector."""
+    """Strings, arrays and tensors that objects are or refer to, each once."""
     import gc
+    import sys
 
-    seen: set[int] = set()
-    for holder in objects:
-        if type(holder).__module__ == __name__:
-            continue
-        for item in (holder, *gc.get_referents(holder)):
-            if id(item) not in seen:
-                seen.add(id(item))
-                yield item
+    torch = sys.modules.get("torch")
+    wanted = (str, np.ndarray, torch.Tensor) if torch else (str, np.ndarray)
+    held = [item for item in gc.get_referents(*objects) if isinstance(item, wanted)]
+    held += [item for item in objects if isinstance(item, wanted)]
+    yield from {id(item): item for item in held}.values()
 
 
 def _bytes_of(item: object) -> bytes | None:

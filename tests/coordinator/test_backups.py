@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from cluster.errors import ConfigError, HomeError, RearrivalError, VerificationError
 from cluster.files import stray_files
+from coordinator.cli import app
 from coordinator.engine import PENDING_CONFIG, Engine
 from coordinator.erasure import Erasure
 from coordinator.requests.states import State
@@ -506,3 +508,26 @@ def test_a_file_that_nobody_registered_is_found(system: System) -> None:
 
     assert stray == ["notes.csv", "objects/content/copy.safetensors"]
     assert not system.verify().ok
+
+
+def test_the_commands_back_up_list_export_and_restore(
+    bench: Workbench, records: Records, tmp_path: Path
+) -> None:
+    system = bench.fit(records)
+    gone = training_ids(system)[0]
+    system.close()
+
+    def unweave(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, [*arguments, "--home", str(system.home), "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output.splitlines()[-1])
+
+    assert unweave("backup", "--name", "a")["path"] == "backups/a"
+    unweave("erase", "--node", str(gone), "--pool", "inline")
+    assert [row["name"] for row in unweave("backups")["backups"]] == ["a"]
+    out = str(tmp_path / "stones.json")
+    assert unweave("tombstones", "export", "--out", out)["tombstones"] == 1
+    new = str(tmp_path / "new")
+    assert unweave("restore", "--backup", "a", "--to", new)["nodes_kept_out"] == 1
+    assert unweave("restore", "--backup", "a", "--config", "backup")["generation"] == 3
+    assert unweave("backups", "--remove", "a")["backups"] == []

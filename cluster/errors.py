@@ -157,6 +157,12 @@ class GoneError(UnknownIdError):
         return f"{len(self.ids)} {self.kind}(s) were erased from {self.graph}: {shorten(self.ids)}"
 
 
+class RearrivalError(GraphError):
+    """Records that were erased here arrive again, and the policy is to refuse them."""
+
+    code = "UW-G004"
+
+
 class SelectorError(GraphError):
     """A subject, a predicate or a file of ids does not say which records it means."""
 

@@ -12,6 +12,7 @@ was paused can neither stage nor promote any more, whatever it believes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -29,6 +30,8 @@ from safetensors.numpy import save as save_tensors
 
 from cluster.digest import Digest, digest, tensors_digest
 from cluster.errors import CorruptArtefactError, HomeError, LeaseError
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 SUFFIX = ".safetensors"
@@ -95,7 +98,7 @@ class LocalStore:
                 f"{self.home} has a folder 'objects' or 'staging' that unweave did not make and "
                 "would clear; choose another home"
             )
-        (self.home / MARKER).write_text(home_id + "\n")
+        write_privately(self.home / MARKER, home_id + "\n")
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -240,6 +243,25 @@ class LocalStore:
         for path in files:
             path.unlink()
         return len(files)
+
+
+def note_damage(error: CorruptArtefactError) -> None:
+    """Log that an artefact will be made again; its key stays out, a guess could be tested by it."""
+    kind = error.path.partition("/")[0]
+    logger.warning("a stored %s is damaged", kind, extra={"event": "artefact_corrupt"})
+
+
+def write_privately(path: Path, content: str) -> None:
+    """Write a file without records in one step, readable by its owner alone."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:

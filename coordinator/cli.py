@@ -10,6 +10,7 @@ import typer
 
 from cluster.errors import ConfigError, UnweaveError
 from coordinator.audit_cli import audit_cmd
+from coordinator.backup_cli import backup, backups, restore, tombstones
 from coordinator.erase_cli import erase, plan
 from coordinator.evidence_cli import certificates, log
 from coordinator.requests_cli import app as requests_app
@@ -228,6 +229,9 @@ app.add_typer(certificates, name="certificates")
 app.command("audit")(audit_cmd)
 app.command()(tune)
 app.command()(compare)
+for command in (backup, backups, restore):
+    app.command()(command)
+app.add_typer(tombstones)
 
 
 def parse_shards(text: str) -> list[int]:

@@ -57,6 +57,19 @@ class StorageConfig(BaseModel):
     )
 
 
+class RetentionConfig(BaseModel):
+    """How long copies and secrets are kept; it decides nothing that is computed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backup_days: int = Field(
+        default=7, ge=1, le=3650, description="days after which a backup is destroyed"
+    )
+    disclosure_days: int = Field(
+        default=90, ge=0, le=3650, description="days for which a certificate's secret is kept"
+    )
+
+
 class TunedOn(BaseModel):
     """What a configuration was chosen on; it decides nothing, and is named as retained."""
 
@@ -77,6 +90,7 @@ class Config(BaseModel):
     roles: RolesConfig = RolesConfig()
     storage: StorageConfig = StorageConfig()
     erasure: RequestPolicy = RequestPolicy()
+    retention: RetentionConfig = RetentionConfig()
     seed: int = 0
     tuned_on: TunedOn | None = Field(
         default=None, description="set by `unweave tune`; enters no key"

@@ -5,28 +5,34 @@ It knows nothing of requests: :mod:`coordinator.erasing` decides what is to go a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from sqlalchemy import Connection
 
 from cluster.digest import Digest
-from cluster.errors import CorruptArtefactError, HomeError
+from cluster.errors import CorruptArtefactError, HomeError, UnweaveError
+from cluster.files import CONFIG_FILE
 from cluster.graph import Change, Graph
 from cluster.home import GRAPH, SEGMENT, graph_blobs, load_graph, load_partition, partition_blob
 from cluster.partition import Partition
 from cluster.partitioners import make_partition
 from cluster.segments import graph_digest
-from cluster.store import LocalStore
+from cluster.store import LocalStore, note_damage, write_privately
 from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
-from coordinator.config import Config
+from coordinator.backups import expire_backups
+from coordinator.config import Config, StorageConfig, load_config
 from coordinator.generation import Generation
+from coordinator.guard import require_forgotten
 from coordinator.ledger import Ledger
 from coordinator.people import People, kept_map
 from coordinator.pools import Pool, open_pool
+from coordinator.rearrival import refuse_if_blocked
 from coordinator.reconcile import Built, Progress, Reconciler, Wanted, purge
 from coordinator.stopwatch import Stopwatch
 from coordinator.tombstones import without_erased
@@ -34,7 +40,16 @@ from shards.jobs import ReleaseJob
 from shards.recipe import Recipe, choose_profile
 from shards.shard_graph import ReaderIndex, build_index
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from coordinator.answering import Answering
+
+
+PENDING_CONFIG = "pending_config"  # setting: published, and not in its file yet
+
+
+def utc_now() -> datetime:
+    """The time, aware of its zone."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +75,16 @@ class Engine:
     live: Live
     recipe: Recipe
 
-    def __init__(self, home: Path, config: Config, pool: str | Pool, progress: Progress) -> None:
-        self.home, self.config, self.progress = home, config, progress
+    def __init__(
+        self,
+        home: Path,
+        config: Config,
+        pool: str | Pool,
+        progress: Progress,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.home, self.progress, self.clock = home, progress, clock
+        self.answering: Answering | None = None  # what predicts, until something moves
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
         self.store = LocalStore(home)
@@ -71,14 +94,22 @@ class Engine:
         self.ledger = Ledger(database, home=home, ttl_s=patience)
         try:
             self.ledger.acquire()
+            self.config = self._settled(config)
         except BaseException:
             self.ledger.close()
             raise
 
     # ---- making one, reading one
 
-    def begin(self, graph: Graph, partition: Partition | None) -> Stopwatch:
+    def begin(
+        self, graph: Graph, partition: Partition | None, finished: LocalStore | None = None
+    ) -> Stopwatch:
         """Fit a home from nothing, or go on with a fit of the same graph.
+
+        Args:
+            graph: the graph; what was erased here is filtered out of it.
+            partition: an assignment to use; made when None.
+            finished: where finished submodels may lie.
 
         Raises:
             HomeError: the home holds a system already, or belongs to another graph.
@@ -95,10 +126,13 @@ class Engine:
         self.recipe = self.current_recipe()
         watch = Stopwatch()
         with watch.stage("partition"):
-            made = partition or self._cut(graph)
+            made = partition or self.cut(graph)
         self.ledger.set_settings({"source_graph": source})
-        _write_privately(self.home / "config.yaml", _dump(self.config))
-        built = self.reconciler().build(Wanted(graph, made, 0), None)
+        write_privately(self.home / CONFIG_FILE, _dump(self.config))
+        wanted = Wanted(graph, made, 0)
+        if finished is not None:
+            self.reconciler().take_over(wanted, finished)
+        built = self.reconciler().build(wanted, None)
         self.publish(built)
         self._forget_source()
         self.purge()
@@ -151,7 +185,7 @@ class Engine:
             if source is not None:
                 graph = self.require_same(source, generation)
             assert graph is not None
-            logger.warning("%s", error, extra={"event": "artefact_corrupt"})
+            note_damage(error)
             self.live = Live(graph, partition, generation, aggregator)
             self.rebuild()
 
@@ -167,8 +201,9 @@ class Engine:
 
         Raises:
             HomeError: it is another graph.
+            RearrivalError: it holds what was erased, and ``erasure.rearrival`` is ``block``.
         """
-        graph = without_erased(self.ledger, source)
+        graph = refuse_if_blocked(self.ledger, source, self.config.erasure.rearrival)
         if graph_digest(graph) != generation.graph_key:
             raise HomeError(
                 f"{self.home} belongs to another graph: the given one, less what was erased here, "
@@ -198,7 +233,7 @@ class Engine:
         partition = live.partition.restrict(graph)
         readers = None if change is None else self.index().of_change(live.graph, change)
         if partition.guarantee == "rederived":
-            partition, readers = self._cut(graph, allow_empty=True), None
+            partition, readers = self.cut(graph, allow_empty=True), None
         return Wanted(graph, partition, epoch, readers, live.generation, live.graph, change)
 
     def build(self, wanted: Wanted) -> Built:
@@ -212,8 +247,9 @@ class Engine:
             built: what was built.
             also: what else belongs into the same transaction.
         """
+        wanted, live = built.wanted, getattr(self, "live", None)
+        require_forgotten(self.ledger, live.graph if live else None, wanted)
         self.reconciler().publish(built, also)
-        wanted = built.wanted
         self.live = Live(wanted.graph, wanted.partition, built.generation, built.aggregator)
         self._index = None
 
@@ -229,7 +265,8 @@ class Engine:
         return built.generation
 
     def release(self) -> None:
-        """Have every actor let go of superseded rows; returns when all have answered."""
+        """Let go of superseded rows, here and in every actor; returns when all have answered."""
+        self.answering = None
         if self._pool is not None:
             generation = self.live.generation
             keys = tuple(generation.submodels.values())
@@ -241,7 +278,11 @@ class Engine:
         return sorted(item for item in self.ledger.registered() if item not in kept)
 
     def purge(self) -> list[tuple[str, str]]:
-        """Destroy every artefact but what the published generation refers to and the subjects."""
+        """Destroy every artefact but what the published generation refers to and the subjects.
+
+        Backups whose time is over go as well.
+        """
+        expire_backups(self.ledger, self.home, self.clock())
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return purge(self.ledger, self.store, kept)
 
@@ -332,26 +373,56 @@ class Engine:
         return lambda done, total: self.progress(name, done, total)
 
     def close(self) -> None:
-        """Give the home back and end what was started for it."""
-        if self._pool is not None and isinstance(self._pool_choice, str):
-            self._pool.close()
-            self._pool = None
+        """Give the home back, have actors let go of it, end what was started for it."""
+        self.answering, pool, self._pool = None, self._pool, None
+        if pool is not None:
+            with suppress(UnweaveError):  # an actor that died holds nothing
+                pool.tell("release", ReleaseJob(str(self.home)))
+        if pool is not None and isinstance(self._pool_choice, str):
+            pool.close()
         self.ledger.close()
 
-    def _cut(self, graph: Graph, *, allow_empty: bool = False) -> Partition:
+    # ---- its configuration
+
+    def adopt(self, config: Config, wanted: Wanted, source: LocalStore) -> None:
+        """Move to another configuration and to the graph of a backup, filtered, in one step.
+
+        Args:
+            config: the configuration; its ``storage`` is that of this home.
+            wanted: the state to publish, after the published generation.
+            source: where finished submodels of it may lie.
+        """
+        self.config = config
+        self.recipe = self.current_recipe()
+        reconciler = self.reconciler()
+        if wanted.previous is not None:
+            reconciler.drop_damaged(wanted.previous)
+        reconciler.take_over(wanted, source)
+        built = reconciler.build(wanted, None)
+        text = _dump(config.model_copy(update={"storage": StorageConfig()}))
+        self.publish(built, lambda tx: self.ledger.set_settings({PENDING_CONFIG: text}, tx))
+        self._settled(config)
+        self.purge()
+
+    def _settled(self, config: Config) -> Config:
+        """The configuration that was published last; its file is written when that was not done.
+
+        A generation and its configuration change together in the ledger; the file follows.
+        """
+        text = self.ledger.setting(PENDING_CONFIG)
+        if not text:
+            return config
+        settled = load_config(yaml.safe_load(text)).model_copy(update={"storage": config.storage})
+        write_privately(self.home / CONFIG_FILE, _dump(settled))
+        self.ledger.set_settings({PENDING_CONFIG: ""})
+        return settled
+
+    def cut(self, graph: Graph, *, allow_empty: bool = False) -> Partition:
+        """A partition of a graph, as the configuration says."""
         report = self.stage("partitioning")
         config, roles = self.config.partition, self.config.roles
         return make_partition(graph, config, roles, report, allow_empty=allow_empty)
 
 
-def _write_privately(path: Path, content: str) -> None:
-    """Write what may hold a database password: readable by its owner alone."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(content)
-
-
 def _dump(config: Config) -> str:
-    import yaml
-
     return str(yaml.safe_dump(config.model_dump(), sort_keys=False))

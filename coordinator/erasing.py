@@ -25,6 +25,7 @@ from cluster.errors import (
     RequestError,
     StalePlanError,
     UnknownIdError,
+    UnweaveError,
 )
 from cluster.graph import Graph
 from coordinator.acting import Step, resolve_again, take_step
@@ -363,8 +364,11 @@ class Erasing:
                 done.append(self._run_batch(records, decision.text))
             except LeaseError:
                 raise
-            except Exception:
-                logger.exception("a batch failed", extra={"event": "batch_failed"})
+            except Exception as error:  # its text may name records, so no log gets it
+                code = error.code if isinstance(error, UnweaveError) else type(error).__name__
+                shards = sorted({shard for record in records for shard in record.shards})
+                text = "a batch failed with %s; its shards are %s"
+                logger.error(text, code, shards, extra={"event": "batch_failed", "code": code})
 
     def _decide(self, accepted: Sequence[RequestRecord], now: datetime) -> Decision:
         generation = self.engine.live.generation

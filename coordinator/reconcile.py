@@ -6,7 +6,6 @@ again after any interruption and it ends in the same keys.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from cluster.graph import Change, Graph
 from cluster.home import GRAPH, PARTITION, SEGMENT, graph_blobs, partition_blob
 from cluster.partition import Partition
 from cluster.segments import graph_digest, segment_digests
-from cluster.store import Blob, LocalStore
+from cluster.store import Blob, LocalStore, note_damage
 from coordinator.aggregators import find_aggregator
 from coordinator.aggregators.base import AggregatorState, FitContext
 from coordinator.config import Config
@@ -33,8 +32,6 @@ from shards.jobs import BuildJob, BuildReport
 from shards.recipe import Recipe, submodel_key, submodel_seed
 from shards.shard_graph import build_index
 from shards.slices import slice_keys
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
@@ -264,8 +261,23 @@ class Reconciler:
                 self._drop(kind, key, error)
 
     def _drop(self, kind: str, key: str, error: CorruptArtefactError) -> None:
-        logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": key})
+        note_damage(error)
         self.store.delete(kind, key)
+
+    def take_over(self, wanted: Wanted, source: LocalStore) -> None:
+        """Copy finished submodels and slices of the wanted state from another store.
+
+        Only what the filtered graph asks for by its key, so nothing that read an erased record.
+        """
+        _, entries = self._contents(wanted)
+        names = [(SUBMODEL, entry.key) for entry in entries.values()]
+        names += [(SLICE, key) for entry in entries.values() for key in entry.slice_keys]
+        for item in names:
+            if source.has(*item) and not self.store.has(*item):
+                try:
+                    self.write_all({item: source.get(*item)})
+                except CorruptArtefactError as error:
+                    note_damage(error)
 
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,11 +18,13 @@ from cluster.partition import Partition
 from cluster.partitioners import check_room
 from coordinator.aggregators import find_aggregator
 from coordinator.answering import Answering
+from coordinator.backups import make_backup, remove_backup
 from coordinator.config import Config, load_config, retained_choice
-from coordinator.engine import Engine
+from coordinator.engine import Engine, utc_now
 from coordinator.erasing import Erasing
 from coordinator.forgetting import Forgetting
 from coordinator.generation import Generation
+from coordinator.ledger.backup_table import Backup
 from coordinator.planner import forecast
 from coordinator.pools import Pool
 from coordinator.preflight import check_config, fit_partition, home_path, require_labels
@@ -41,11 +43,6 @@ Array = npt.NDArray[Any]
 ROLES = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
-def utc_now() -> datetime:
-    """The time, aware of its zone."""
-    return datetime.now(UTC)
-
-
 class System(Forgetting):
     """A trained, sharded system in one home; made by :meth:`fit` or :meth:`open`.
 
@@ -62,9 +59,8 @@ class System(Forgetting):
         progress: Progress,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.engine = Engine(home, config, pool, progress)
+        self.engine = Engine(home, config, pool, progress, clock)
         self.erasing = Erasing(self.engine, clock)
-        self._answering: Answering | None = None
         self.fit_breakdown: Mapping[str, Mapping[str, float]] = {}
 
     # ---- making one
@@ -321,11 +317,11 @@ class System(Forgetting):
     def _answers(self) -> Answering:
         """What predicts with the current generation on the surviving graph."""
         engine, graph = self.engine, self.graph
-        held = self._answering
+        held = engine.answering
         if held is None or held.graph is not graph or held.live is not engine.live:
             live = engine.live
             view = live.generation if graph is live.graph else engine.store_view(graph)
-            self._answering = Answering(
+            held = engine.answering = Answering(
                 str(self.home),
                 view,
                 graph,
@@ -336,8 +332,7 @@ class System(Forgetting):
                 self.pool,
                 engine.stage("predicting"),
             )
-        assert self._answering is not None
-        return self._answering
+        return held
 
     # ---- verify
 
@@ -362,6 +357,35 @@ class System(Forgetting):
         generation = self.engine.rebuild()
         self.engine.purge()
         return generation
+
+    # ---- copies
+
+    def backup(self, name: str | None = None) -> Backup:
+        """Copy what is published under ``backups/<name>`` for ``retention.backup_days``.
+
+        Certificates list the copy as residual until it is destroyed; :func:`coordinator.restore`
+        brings it back without what was erased meanwhile.
+
+        Args:
+            name: its name; the time by default.
+
+        Raises:
+            ConfigError: the name cannot be that of a folder.
+            HomeError: the name is taken, or there is no room.
+        """
+        return make_backup(self.engine, name)
+
+    def backups(self) -> Sequence[Backup]:
+        """The copies that are kept, oldest first."""
+        return self.engine.ledger.backups.list()
+
+    def remove_backup(self, name: str) -> None:
+        """Destroy a copy before its time.
+
+        Raises:
+            HomeError: there is none of that name.
+        """
+        remove_backup(self.engine, name)
 
     def audit(
         self,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
 
 from cluster.digest import NodeId, encode_id
-from cluster.graph import Change, Edge, Graph
+from cluster.graph import UNLABELLED, Change, Edge, Graph
+from cluster.schema import FILL_VALUE
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 
@@ -14,9 +21,11 @@ Marks = Mapping[tuple[str, object], list[bytes]]
 FEATURE, FEATURE_ROW = "feature", "feature-row"  # one cell; any cell of a node
 
 
-def _edge_record(edge: Edge, *, directed: bool) -> tuple[bytes, bytes]:
+def edge_mark(ledger: Ledger, edge: Edge, graph: Graph) -> bytes:
+    """Tombstone of an edge; without direction where the graph has none."""
     u, v = encode_id(edge[0]), encode_id(edge[1])
-    return (u, v) if directed else (min(u, v), max(u, v))
+    ends = (u, v) if graph.schema.directed else (min(u, v), max(u, v))
+    return ledger.mark(EDGE, *ends)
 
 
 def marks_of(ledger: Ledger, erasure: Erasure, graph: Graph) -> dict[bytes, str]:
@@ -25,7 +34,7 @@ def marks_of(ledger: Ledger, erasure: Erasure, graph: Graph) -> dict[bytes, str]
     for node_id in erasure.nodes:
         marks[ledger.mark(NODE, encode_id(node_id))] = NODE
     for edge in erasure.edges:
-        marks[ledger.mark(EDGE, *_edge_record(edge, directed=graph.schema.directed))] = EDGE
+        marks[edge_mark(ledger, edge, graph)] = EDGE
     for node_id in erasure.labels:
         marks[ledger.mark(LABEL, encode_id(node_id))] = LABEL
     for node_id, names in erasure.features.items():
@@ -88,7 +97,7 @@ def _items(
     for node_id in erasure.nodes:
         yield (NODE, node_id), [node_mark(node_id)]
     for edge in erasure.edges:
-        own = ledger.mark(EDGE, *_edge_record(edge, directed=graph.schema.directed))
+        own = edge_mark(ledger, edge, graph)
         yield (EDGE, edge), [own, node_mark(edge[0]), node_mark(edge[1])]
     for node_id in erasure.labels:
         yield (LABEL, node_id), [ledger.mark(LABEL, encode_id(node_id)), node_mark(node_id)]
@@ -98,44 +107,65 @@ def _items(
             yield (FEATURE, (node_id, name)), [own, node_mark(node_id)]
 
 
-def without_erased(ledger: Ledger, graph: Graph) -> Graph:
+@dataclass(frozen=True)
+class Standing:
+    """Which tombstones count.
+
+    Attributes:
+        unlearned_only: only those of requests whose records live models are without.
+        but: requests whose tombstones do not count.
+        since: graph epoch of the records that are looked at; None for the present one.
+    """
+
+    unlearned_only: bool = True
+    but: tuple[str, ...] = ()
+    since: int | None = None
+
+
+UNLEARNED = Standing()
+
+
+def without_erased(ledger: Ledger, graph: Graph, standing: Standing = UNLEARNED) -> Graph:
     """Filter a graph that was given to a home by the home's tombstones, before any key is made.
 
     What was accepted and is not unlearned yet stays: it is in the published graph as well.
     """
-    kinds = ledger.tombstone_kinds()
-    ids = graph.ids.tolist()
-
-    def erased(kind: str, records: dict[bytes, object]) -> list[object]:
-        if kind not in kinds:
-            return []
-        found = ledger.erased_by(list(records), unlearned_only=True)
-        return [records[mark] for mark in found]
-
-    nodes = erased(NODE, {ledger.mark(NODE, encode_id(i)): i for i in ids} if NODE in kinds else {})
-    edges = _erased_edges(ledger, graph) if EDGE in kinds else []
-    labels = erased(
-        LABEL, {ledger.mark(LABEL, encode_id(i)): i for i in ids} if LABEL in kinds else {}
-    )
-    rows = erased(
-        FEATURE_ROW,
-        {ledger.mark(FEATURE_ROW, encode_id(i)): i for i in ids} if FEATURE_ROW in kinds else {},
-    )
-    features = []
-    for node_id in rows:
-        cells: dict[bytes, object] = {
-            ledger.mark(FEATURE, encode_id(node_id), name): name  # type: ignore[arg-type]
-            for name in graph.schema.features
-        }
-        features.append((node_id, tuple(erased(FEATURE, cells))))
-    change = Change(tuple(nodes), tuple(edges), tuple(features), tuple(labels))  # type: ignore[arg-type]
+    change = erased_part(ledger, graph, standing)
     return graph if change.is_empty else graph.apply(change)
 
 
-def _erased_edges(ledger: Ledger, graph: Graph) -> list[Edge]:
-    pairs = zip(graph.ids[graph.src].tolist(), graph.ids[graph.dst].tolist(), strict=True)
-    records = {
-        ledger.mark(EDGE, *_edge_record(edge, directed=graph.schema.directed)): edge
-        for edge in pairs
-    }
-    return [records[mark] for mark in ledger.erased_by(list(records), unlearned_only=True)]
+def erased_part(ledger: Ledger, graph: Graph, standing: Standing = UNLEARNED) -> Change:
+    """The records in a graph that were erased in this home; what it lost already is not named."""
+    kinds = ledger.tombstone_kinds()
+    ids = graph.ids.tolist()
+
+    def erased(kind: str, items: Iterable[Any], marks: Callable[[Any], bytes]) -> tuple[Any, ...]:
+        if kind not in kinds:
+            return ()
+        records = {marks(item): item for item in items}
+        return tuple(records[mark] for mark in ledger.erased_by(list(records), **vars(standing)))
+
+    def by_id(kind: str) -> tuple[Any, ...]:
+        return erased(kind, ids, lambda node_id: ledger.mark(kind, encode_id(node_id)))
+
+    def cells(node_id: NodeId) -> tuple[str, ...]:
+        own = encode_id(node_id)
+        names = _filled(graph, node_id)
+        return erased(FEATURE, names, lambda name: ledger.mark(FEATURE, own, name))
+
+    edges: tuple[Edge, ...] = ()
+    if EDGE in kinds:
+        ends = zip(graph.ids[graph.src].tolist(), graph.ids[graph.dst].tolist(), strict=True)
+        edges = erased(EDGE, ends, lambda edge: edge_mark(ledger, edge, graph))
+    found = ((node_id, cells(node_id)) for node_id in by_id(FEATURE_ROW))
+    features = tuple((node_id, names) for node_id, names in found if names)
+    labels = by_id(LABEL)
+    known = graph.y[graph.rows(labels)] != UNLABELLED
+    return Change(by_id(NODE), edges, features, tuple(compress(labels, known.tolist())))
+
+
+def _filled(graph: Graph, node_id: NodeId) -> list[str]:
+    """Names of the feature columns in which a node has a value."""
+    row = graph.x[graph.rows([node_id])]
+    values = row.toarray() if sp.issparse(row) else row
+    return [graph.schema.features[i] for i in np.flatnonzero(values[0] != FILL_VALUE)]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from cluster.digest import tensors_digest
-from cluster.errors import ConfigError, CorruptArtefactError, UnweaveError
+from cluster.errors import ConfigError, CorruptArtefactError, UnweaveError, shorten
+from cluster.files import DATABASE, stray_files
 from cluster.graph import Graph
 from cluster.home import load_graph, load_partition
 from cluster.partition import Partition
@@ -47,6 +48,7 @@ def verify_home(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -
     check("slices", lambda: _slices(engine))
     if engine.people.is_mapped:
         check("subjects", lambda: _subjects(engine))
+    check("files", lambda: _files(engine))
     shards = _shards(engine, replay)
     if replay is not None:
         pool = FreshPool(engine.recipe.profile)
@@ -56,6 +58,14 @@ def verify_home(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -
         finally:
             pool.close()
     return Report(tuple(checks), shards)
+
+
+def _files(engine: Engine) -> str:
+    """Look for files that no purge would find."""
+    ledger, database = engine.ledger, engine.config.storage.database or DATABASE
+    backups = {backup.name for backup in ledger.backups.list()}
+    found = stray_files(engine.home, ledger.registered(), backups, database)
+    return f"files that nothing registered: {shorten(found)}; move them out" if found else ""
 
 
 def _shards(engine: Engine, replay: Literal["all"] | Sequence[int] | None) -> tuple[int, ...]:

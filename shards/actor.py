@@ -6,7 +6,7 @@ cache: every method reloads what it needs from the store and may be run twice.
 
 from __future__ import annotations
 
-import logging
+import gc
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -20,7 +20,7 @@ from cluster.errors import CorruptArtefactError
 from cluster.graph import Graph
 from cluster.home import load_graph, load_partition
 from cluster.segments import graph_digest
-from cluster.store import LocalStore
+from cluster.store import LocalStore, note_damage
 from shards.aggregation import Aggregation
 from shards.ball import Ball, ball
 from shards.checkpoint import CONTENT, SLICE, SUBMODEL, load_weights, submodel_blob
@@ -49,8 +49,6 @@ from shards.submodels.registry import restore_submodel
 from shards.submodels.rowwise import row_posteriors
 from shards.training import SliceState, posteriors, train, train_slices
 
-logger = logging.getLogger(__name__)
-
 Array = npt.NDArray[Any]
 
 
@@ -70,6 +68,9 @@ class ShardActor:
         weight = torch.zeros(1, requires_grad=True)
         (weight * weight).sum().backward()  # type: ignore[no-untyped-call]
         torch.optim.Adam([weight], fused=True).step()
+        if not self._graphs and not self._models:
+            gc.collect()
+            gc.freeze()  # modules stay: no later collection looks through them
         return True
 
     def cpu_seconds(self, job: None = None) -> float:
@@ -184,11 +185,20 @@ class ShardActor:
 
         Files are read whole and never mapped, so nothing of a superseded file stays open.
         """
+        if job.home is None:
+            for home in {*self._graphs, *self._models}:
+                self._forget(home)
+            gc.collect()
+            return True
         held = self._graphs.get(job.home)
         if held is None or held[0] != job.graph_key:
             self._forget(job.home)
-        models = self._models.get(job.home, {})
-        self._models[job.home] = {k: m for k, m in models.items() if k in job.submodel_keys}
+        models = self._models.pop(job.home, {})
+        kept = {k: m for k, m in models.items() if k in job.submodel_keys}
+        if kept:
+            self._models[job.home] = kept
+        if len(kept) < len(models) or held is not None:
+            gc.collect()  # rows may hang in a cycle
         return True
 
     def call(self, job: tuple[str, tuple[Any, ...]]) -> Any:
@@ -247,5 +257,5 @@ def _last_slice(store: LocalStore, keys: Mapping[int, str]) -> tuple[int, SliceS
         try:
             return number, SliceState.from_blob(store.get(SLICE, keys[number]))
         except CorruptArtefactError as error:
-            logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": keys[number]})
+            note_damage(error)
     return 0, None

@@ -159,12 +159,12 @@ class ReleaseJob:
     """Let go of everything of a home that is not of its published generation.
 
     Attributes:
-        home: folder of the system.
+        home: folder of the system; None for all of them.
         graph_key: the published graph; None when nothing is to be kept.
         submodel_keys: the published submodels.
     """
 
-    home: str
+    home: str | None = None
     graph_key: str | None = None
     submodel_keys: tuple[str, ...] = ()
 

@@ -7,7 +7,6 @@ computes those it moved and those of new submodels.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,13 +16,11 @@ from cluster.config import RolesConfig
 from cluster.digest import derive_seed, digest
 from cluster.errors import CorruptArtefactError
 from cluster.graph import TRAIN, UNLABELLED, Graph
-from cluster.store import Blob
+from cluster.store import Blob, note_damage
 from coordinator.aggregators.base import PACK, Array, FitContext
 from coordinator.config import Config
 from shards.jobs import RowsJob
 from shards.submodels.table import receptive_field
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def _load_pack(context: FitContext, pack: str) -> Mapping[str, Array]:
     try:
         return context.store.get(PACK, pack).tensors
     except CorruptArtefactError as error:  # its answers are computed again
-        logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": pack})
+        note_damage(error)
         return {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -37,6 +37,7 @@ from coordinator.ledger.engine import (
 from coordinator.ledger.lease import TTL_S, Lease
 from coordinator.ledger.request_table import CHUNK, DOOMED, RequestTable
 from coordinator.ledger.tables import artefacts, counters, generations, settings
+from coordinator.ledger.tombstone_table import TombstoneTable
 from coordinator.ledger.upgrade import upgrade
 from coordinator.ledger.vault import Vault
 from coordinator.requests.record import RequestRecord
@@ -71,6 +72,7 @@ class Ledger:
         certificates: the certificates.
         batches: the batches.
         backups: the backups.
+        tombstones: what was erased, for copies and for what arrives again.
     """
 
     def __init__(self, database: str | Path, *, home: Path, ttl_s: float = TTL_S) -> None:
@@ -87,6 +89,7 @@ class Ledger:
             self.certificates = CertificateTable(self.read, self.vault)
             self.batches = BatchTable(self.read)
             self.backups = BackupTable(self.read)
+            self.tombstones = TombstoneTable(self.read)
             if self.setting(KEY_CHECK) != self.vault.check_value():
                 raise HomeError(
                     f"{home / 'keys' / 'home.key'} is not the key of the ledger {self.name}; "
@@ -187,10 +190,10 @@ class Ledger:
 
     # ---- epochs
 
-    def epoch(self) -> int:
-        """Graph epoch: number of accepted changes."""
-        with self.read() as tx:
-            return int(tx.execute(_EPOCH_QUERY).scalar_one())
+    def epoch(self, tx: Connection | None = None) -> int:
+        """Graph epoch: number of accepted changes; read inside ``tx`` where one is given."""
+        with self.read() if tx is None else nullcontext(tx) as own:
+            return int(own.execute(_EPOCH_QUERY).scalar_one())
 
     def next_epoch(self, tx: Connection, count: int = 1) -> int:
         """Count accepted changes; returns the epoch of the last of them."""
@@ -291,10 +294,16 @@ class Ledger:
         return self.requests.mark_kinds()
 
     def erased_by(
-        self, marks: Sequence[bytes], *, unlearned_only: bool = False
+        self,
+        marks: Sequence[bytes],
+        *,
+        unlearned_only: bool = False,
+        but: Collection[str] = (),
+        since: int | None = None,
     ) -> dict[bytes, str]:
-        """Tombstone -> request id, for those of ``marks`` that exist."""
-        return self.requests.erased_by(marks, unlearned_only=unlearned_only)
+        """See :meth:`coordinator.ledger.request_table.RequestTable.erased_by`."""
+        find = self.requests.erased_by
+        return find(marks, unlearned_only=unlearned_only, but=but, since=since)
 
     def remove_of(self, tx: Connection, request_id: str) -> None:
         """Take back the tombstones of a request that was cancelled or rejected."""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from cluster.errors import DuplicateError, TransitionError
@@ -337,13 +348,21 @@ class RequestTable:
         return {row.kind for row in self._rows(select(tombstones.c.kind).distinct())}
 
     def erased_by(
-        self, marks: Sequence[bytes], *, unlearned_only: bool = False
+        self,
+        marks: Sequence[bytes],
+        *,
+        unlearned_only: bool = False,
+        but: Collection[str] = (),
+        since: int | None = None,
     ) -> dict[bytes, str]:
         """Tombstone -> request that came first with it, for those of ``marks`` that exist.
 
         Args:
             marks: tombstones.
             unlearned_only: count only requests whose records live models are without.
+            but: requests that do not count.
+            since: graph epoch of the records asked about, where it is not the present one: what
+                was let in anew after it does not stand for the records of then.
         """
         c = tombstones.c
         query = select(c.mark, c.request_id).join(
@@ -351,12 +370,20 @@ class RequestTable:
         )
         if unlearned_only:
             query = query.where(requests.c.state.in_([state.value for state in FORGOTTEN]))
+        query = query.where(_stands(since), c.request_id.not_in(list(but)))
         query = query.order_by(requests.c.received_at, c.request_id)
         found: dict[bytes, str] = {}
         for chunk in _chunks(marks):
             for row in self._rows(query.where(c.mark.in_(chunk))):
                 found.setdefault(row.mark, row.request_id)
         return found
+
+
+def _stands(since: int | None) -> ColumnElement[bool]:
+    """Whether a tombstone still speaks of the record that bears its id."""
+    readmitted = tombstones.c.readmitted
+    never = readmitted.is_(None)
+    return never if since is None else or_(never, readmitted > since)
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -158,6 +158,7 @@ tombstones = Table(
     Column("mark", LargeBinary, primary_key=True),  # HMAC of kind and record
     Column("request_id", Text, primary_key=True),
     Column("kind", Text, nullable=False),
+    Column("readmitted", BigInteger),  # epoch at which the record was let in anew; None: never
     Index("tombstones_request", "request_id"),
 )
 

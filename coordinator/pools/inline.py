@@ -18,6 +18,7 @@ from typing import Any
 from cluster.errors import ErasureError
 from coordinator.pools.base import Progress
 from shards.config import ShardsConfig
+from shards.jobs import ReleaseJob
 from shards.recipe import Profile, worker_environment
 from shards.worker import read_frame, write_frame
 
@@ -95,7 +96,11 @@ class InlinePool:
         return float(self.map("cpu_seconds", [None])[0])
 
     def close(self) -> None:
-        """Hand the child back for the next pool."""
+        """Hand the child back for the next pool, once it has let go of every home."""
+        try:
+            self.tell("release", ReleaseJob())
+        except ErasureError:  # it ended, so it holds nothing
+            self._worker = None
         with _lock:
             if self._worker is not None and self._worker.poll() is None:
                 _idle.setdefault(self._environment, []).append(self._worker)

@@ -189,6 +189,8 @@ MOVING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 # field -> change that may not move a key nor a bit
 NEUTRAL: dict[str, dict[str, Any]] = {
     "shards.per_actor": {"shards.per_actor": 2},
+    "retention.backup_days": {"retention.backup_days": 3},
+    "retention.disclosure_days": {"retention.disclosure_days": 5},
     "storage.home": {"storage.home": "elsewhere"},
     "erasure.regulation": {"erasure.regulation": "ccpa"},
     "erasure.contract_days": {"erasure.contract_days": 7},

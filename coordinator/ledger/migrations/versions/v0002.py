@@ -204,6 +204,7 @@ def _create_requests() -> None:
         sa.Column("mark", sa.LargeBinary, nullable=False, primary_key=True),
         _text("request_id", primary_key=True),
         _text("kind"),
+        sa.Column("readmitted", sa.BigInteger),
     )
     op.create_index("tombstones_request", "tombstones", ["request_id"])
 

@@ -15,23 +15,16 @@ from typing import Any, NewType
 import numpy as np
 import numpy.typing as npt
 
+from cluster.ids import NodeId as NodeId
+from cluster.ids import encode_id as encode_id
+
 Digest = NewType("Digest", str)
-NodeId = int | str | uuid.UUID
 
 _LENGTH = struct.Struct(">Q")
 
 
 def _framed(tag: bytes, payload: bytes) -> bytes:
     return tag + _LENGTH.pack(len(payload)) + payload
-
-
-def encode_id(node_id: NodeId) -> bytes:
-    """Encode an external id as one type byte plus its bytes (int64 big-endian, UTF-8, or UUID)."""
-    if isinstance(node_id, str):
-        return b"s" + node_id.encode()
-    if isinstance(node_id, uuid.UUID):
-        return b"u" + node_id.bytes
-    return b"i" + int(node_id).to_bytes(8, "big", signed=True)
 
 
 def canonical_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from cluster.digest import tensors_digest
 from cluster.errors import LeaseError, UnweaveError, VerificationError
+from coordinator.certify import Gathering, Issuing
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.ledger.batch_table import Batch as BatchRow
@@ -30,6 +31,7 @@ from shards.content import ShardContent
 logger = logging.getLogger(__name__)
 
 OPEN, CLOSED = "open", "closed"
+CHUNK = 200  # certificates in one transaction
 UNPUBLISHED = {State.SCHEDULED, State.RUNNING, State.VERIFYING}
 
 
@@ -47,10 +49,11 @@ class Batch:
         engine: Engine,
         clock: Callable[[], datetime],
         batch_id: str,
+        gathering: Gathering,
         published: Callable[[Iterable[str]], None],
     ) -> None:
         self.engine, self.clock, self.batch_id = engine, clock, batch_id
-        self._published = published
+        self._gathering, self._published = gathering, published
         self._records: dict[str, RequestRecord] = {
             record.request_id: record for record in engine.ledger.requests.find(batch_id=batch_id)
         }
@@ -115,7 +118,8 @@ class Batch:
         self._advance(Action.BUILT)
         if built is not None:
             self._check(built)
-        self._publish(built, payloads, started)
+        evidence = self._gathering.gather(built, asked)
+        self._publish(built, payloads, evidence, started)
 
     def _check(self, built: Built) -> None:
         """Read back what was built: contents without the records, weights as reported.
@@ -135,7 +139,11 @@ class Batch:
                 )
 
     def _publish(
-        self, built: Built | None, payloads: Mapping[str, Mapping[str, Any]], started: float
+        self,
+        built: Built | None,
+        payloads: Mapping[str, Mapping[str, Any]],
+        evidence: Mapping[str, Any],
+        started: float,
     ) -> None:
         engine, now = self.engine, self.clock()
         after = built.generation if built else engine.live.generation
@@ -159,6 +167,7 @@ class Batch:
         def close(tx: Connection) -> None:
             pairs = [(self._records[key], record) for key, record in done.items()]
             engine.ledger.requests.change_many(tx, pairs, str(Action.PUBLISH), at=now)
+            engine.ledger.batches.change(tx, self.batch_id, OPEN, evidence=evidence)
             detail = {"batch": self.batch_id, "generation": after.number}
             engine.ledger.audit.append(tx, "publish", "", None, detail)
 
@@ -188,26 +197,51 @@ class Batch:
     # ---- after it
 
     def _purge(self) -> None:
+        """Destroy what held the records; what that was is noted first."""
         engine = self.engine
-        self._advance(Action.PURGE)
+        evidence = dict(self._evidence())
+        evidence["purge"] = engine.superseded()
+        self._advance(Action.PURGE, evidence)
         engine.release()
         engine.purge()
 
     def _complete(self) -> None:
+        """Sign the certificates, destroy what was asked, and close the requests."""
         engine, now = self.engine, self.clock()
-        pairs = [
-            (record, decide(record, Action.COMPLETE, now, policy=engine.config.erasure))
-            for record in self._records.values()
-        ]
+        evidence = self._evidence()
+        purged = [(kind, key) for kind, key in evidence["purge"]]
+        issuing = Issuing(engine, evidence, purged, now)
+        waiting = [r for r in self._records.values() if r.state == State.PURGING]
+        for start in range(0, len(waiting), CHUNK):
+            self._certify(issuing, waiting[start : start + CHUNK], now)
         with engine.ledger.write() as tx:
-            engine.ledger.requests.change_many(tx, pairs, str(Action.COMPLETE), at=now)
-            engine.ledger.requests.destroy_payloads(tx, list(self._records))
             engine.ledger.batches.change(tx, self.batch_id, CLOSED)
+            engine.ledger.batches.destroy_evidence(tx, self.batch_id)
             engine.ledger.audit.append(tx, "complete", "", None, {"batch": self.batch_id})
         engine.ledger.truncate_log()
 
-    def _advance(self, action: Action) -> None:
-        """Take a step with the requests that have not taken it yet."""
+    def _certify(self, issuing: Issuing, records: Sequence[RequestRecord], now: datetime) -> None:
+        ledger, policy = self.engine.ledger, self.engine.config.erasure
+        with ledger.write() as tx:
+            head, pairs = ledger.audit.head(tx), []
+            for before in records:
+                done = decide(before, Action.COMPLETE, now, policy=policy)
+                name, envelope, secret, shards = issuing.issue(done, head)
+                key, batch = done.request_id, self.batch_id
+                ledger.certificates.add(tx, name, key, batch, envelope, secret, shards=shards)
+                pairs.append((before, replace(done, certificate_id=name)))
+                ledger.audit.append(tx, "certify", "", key, {"certificate": name}, at=now)
+            ledger.requests.change_many(tx, pairs, str(Action.COMPLETE), at=now)
+            ledger.requests.destroy_payloads(tx, [record.request_id for record in records])
+        self._records |= {after.request_id: after for _, after in pairs}
+
+    def _evidence(self) -> Mapping[str, Any]:
+        row = self.engine.ledger.batches.get(self.batch_id)
+        assert row is not None and row.evidence is not None
+        return row.evidence
+
+    def _advance(self, action: Action, evidence: Mapping[str, Any] | None = None) -> None:
+        """Take a step with the requests that have not taken it yet; keep what it found out."""
         now, policy = self.clock(), self.engine.config.erasure
         changed = {
             key: decide(record, action, now, policy=policy)
@@ -219,4 +253,6 @@ class Batch:
         pairs = [(self._records[key], record) for key, record in changed.items()]
         with self.engine.ledger.write() as tx:
             self.engine.ledger.requests.change_many(tx, pairs, str(action), at=now)
+            if evidence is not None:
+                self.engine.ledger.batches.change(tx, self.batch_id, OPEN, evidence=evidence)
         self._records |= changed

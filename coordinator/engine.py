@@ -87,6 +87,7 @@ class Engine:
                 "or fit into another home"
             )
         self.store.initialise(self.ledger.setting("home_id"))
+        self.store.bar(self.ledger.lease.fence)
         graph = without_erased(self.ledger, graph)
         source = self._require_unclaimed(graph)
         self.recipe = self.current_recipe()
@@ -94,7 +95,7 @@ class Engine:
         with watch.stage("partition"):
             made = partition or self._cut(graph)
         self.ledger.set_settings({"source_graph": source})
-        (self.home / "config.yaml").write_text(_dump(self.config))
+        _write_privately(self.home / "config.yaml", _dump(self.config))
         built = self.reconciler().build(Wanted(graph, made, 0), None)
         self.publish(built)
         self._forget_source()
@@ -131,6 +132,7 @@ class Engine:
             )
         number, body = current
         self.store.check_marker(self.ledger.setting("home_id"))
+        self.store.bar(self.ledger.lease.fence)
         self._forget_source()
         generation = Generation.from_json(number, body)
         self.recipe = self.current_recipe()
@@ -231,6 +233,11 @@ class Engine:
             keys = tuple(generation.submodels.values())
             self._pool.tell("release", ReleaseJob(str(self.home), generation.graph_key, keys))
 
+    def superseded(self) -> list[tuple[str, str]]:
+        """Artefacts that the published generation does not refer to."""
+        kept = set(self.live.generation.artefacts)
+        return sorted(item for item in self.ledger.registered() if item not in kept)
+
     def purge(self) -> list[tuple[str, str]]:
         """Destroy every artefact that the published generation does not refer to."""
         return purge(self.ledger, self.store, set(self.live.generation.artefacts))
@@ -267,6 +274,11 @@ class Engine:
     def current_recipe(self) -> Recipe:
         """The recipe that this environment gives."""
         return Recipe(self.config.shards, choose_profile(self.config.shards))
+
+    @property
+    def issuer(self) -> str:
+        """Who signs the certificates: as configured, or the home by its id."""
+        return self.config.erasure.issuer or f"home {self.ledger.setting('home_id')}"
 
     def index(self) -> ReaderIndex:
         """Who reads which record of the published graph."""
@@ -321,6 +333,13 @@ class Engine:
         report = self.stage("partitioning")
         config, roles = self.config.partition, self.config.roles
         return make_partition(graph, config, roles, report, allow_empty=allow_empty)
+
+
+def _write_privately(path: Path, content: str) -> None:
+    """Write what may hold a database password: readable by its owner alone."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(content)
 
 
 def _dump(config: Config) -> str:

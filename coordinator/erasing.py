@@ -30,6 +30,7 @@ from cluster.errors import (
 from cluster.graph import Graph
 from coordinator.batch import OPEN as OPEN_BATCH
 from coordinator.batch import Batch
+from coordinator.certify import Gathering
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.holds import meets
@@ -84,6 +85,7 @@ class Erasing:
         self.engine, self.clock = engine, clock
         self._masked: dict[str, Erasure] = {}
         self._held: set[str] = set()
+        self._gathering = Gathering(engine)
         self._view: tuple[Graph, Graph] | None = None  # published graph, the same masked
 
     def load(self) -> None:
@@ -429,7 +431,7 @@ class Erasing:
         return batch_id
 
     def _carry_out(self, batch_id: str) -> None:
-        Batch(self.engine, self.clock, batch_id, self._unmask).carry_out()
+        Batch(self.engine, self.clock, batch_id, self._gathering, self._unmask).carry_out()
 
     def _require_environment(self) -> None:
         """Refuse to mix submodels of two environments in one generation."""

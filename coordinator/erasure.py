@@ -10,8 +10,7 @@ from typing import Any
 from cluster.digest import NodeId
 from cluster.errors import GraphError
 from cluster.graph import Change, Edge, Graph
-
-_ID_TYPES: dict[str, Any] = {"int": int, "str": str, "uuid": uuid.UUID}
+from cluster.ids import id_from_json, id_to_json
 
 
 @dataclass(frozen=True)
@@ -78,23 +77,23 @@ class Erasure:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON with typed ids."""
         return {
-            "nodes": [_id_to_json(i) for i in self.nodes],
-            "edges": [[_id_to_json(u), _id_to_json(v)] for u, v in self.edges],
+            "nodes": [id_to_json(i) for i in self.nodes],
+            "edges": [[id_to_json(u), id_to_json(v)] for u, v in self.edges],
             "features": [
-                [_id_to_json(i), None if names is None else list(names)]
+                [id_to_json(i), None if names is None else list(names)]
                 for i, names in self.features.items()
             ],
-            "labels": [_id_to_json(i) for i in self.labels],
+            "labels": [id_to_json(i) for i in self.labels],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Erasure:
         """Inverse of :meth:`to_json`."""
         return cls(
-            [_id_from_json(i) for i in data["nodes"]],
-            [(_id_from_json(u), _id_from_json(v)) for u, v in data["edges"]],
-            {_id_from_json(i): names for i, names in data["features"]},
-            [_id_from_json(i) for i in data["labels"]],
+            [id_from_json(i) for i in data["nodes"]],
+            [(id_from_json(u), id_from_json(v)) for u, v in data["edges"]],
+            {id_from_json(i): names for i, names in data["features"]},
+            [id_from_json(i) for i in data["labels"]],
         )
 
 
@@ -115,15 +114,6 @@ def _require_id(value: Any) -> None:
     is_id = isinstance(value, int | str | uuid.UUID) and not isinstance(value, bool)
     if not is_id or (isinstance(value, int) and not -(2**63) <= value < 2**63):
         raise GraphError(f"{value!r} is not an id; ids are int (64 bits), str or UUID")
-
-
-def _id_to_json(node_id: NodeId) -> list[str]:
-    return [next(k for k, t in _ID_TYPES.items() if isinstance(node_id, t)), str(node_id)]
-
-
-def _id_from_json(data: Sequence[str]) -> NodeId:
-    node_id: NodeId = _ID_TYPES[data[0]](data[1])
-    return node_id
 
 
 def present_part(graph: Graph, erasure: Erasure) -> tuple[Change, Erasure]:

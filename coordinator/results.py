@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from cluster.digest import NodeId
 from coordinator.erasure import Erasure
+from coordinator.evidence.report import Check as Check
+from coordinator.evidence.report import Report as Report
 
 if TYPE_CHECKING:
     import pandas
@@ -135,36 +137,3 @@ class Predictions:
         columns |= {f"proba_{name}": self.proba[:, i] for i, name in enumerate(self.classes)}
         columns["generation"] = np.full(len(ids), self.generation)
         return pyarrow.table(columns)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was verified."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Outcome of a verification.
-
-    Attributes:
-        checks: what was verified.
-        replayed: shards that were trained again from the stored graph in a fresh process.
-    """
-
-    checks: tuple[Check, ...]
-    replayed: tuple[int, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every check passed."""
-        return all(check.ok for check in self.checks)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return {"ok": self.ok, "replayed": len(self.replayed)} | {
-            "checks": [asdict(check) for check in self.checks]
-        }

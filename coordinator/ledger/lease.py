@@ -166,6 +166,10 @@ class Lease:
         finally:
             self._lock.release()
 
+    def give_up_lock(self) -> None:
+        """Leave the file lock to the process that took the lease."""
+        self._lock.release()
+
     # ---- ask
 
     def check(self, tx: Connection) -> LeaseRow:
@@ -218,6 +222,7 @@ def _keep(lease: weakref.ref[Lease], stop: threading.Event, every_s: float) -> N
         except LeaseError as error:
             if not stop.is_set():
                 logger.error("%s", error, extra={"event": "lease_lost"})
+                kept.give_up_lock()
             return
         except HomeError as error:
             logger.warning("renewing the lease failed, once more: %s", error)

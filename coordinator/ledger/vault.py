@@ -47,8 +47,9 @@ class Vault:
                 raw = path.read_bytes()
             except OSError as error:
                 raise HomeError(
-                    f"{path} cannot be read ({error.strerror}); without it this home knows nothing "
-                    "that it erased: restore it from the backup that the ledger is from"
+                    f"{path} cannot be read ({error.strerror}); it belongs to the ledger and "
+                    "tells what was erased: restore it from the same backup, or give this home a "
+                    "database of its own"
                 ) from error
             if len(raw) != KEY_BYTES:
                 raise HomeError(f"{path} holds {len(raw)} bytes, a key has {KEY_BYTES}; restore it")

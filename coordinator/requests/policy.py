@@ -83,6 +83,7 @@ class RequestPolicy(BaseModel):
     contract_days: int = Field(
         default=30, ge=1, le=3650, description="calendar days of the profile contract"
     )
+    issuer: str = Field(default="", description="who signs certificates; default: the home's id")
     timezone: str = Field(default="UTC", description="IANA zone that days end in")
     internal_target_days: int = Field(
         default=14, ge=1, description="days after receipt by which we mean to be done"

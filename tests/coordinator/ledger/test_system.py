@@ -51,8 +51,8 @@ def test_a_system_that_lost_its_lease_changes_neither_ledger_nor_files(
 ) -> None:
     system = bench.fit(planted(10))
     node = training_ids(system)[0]
-    system._ledger.lease._stop.set()
-    with system._ledger.write() as tx:
+    system.engine.ledger.lease._stop.set()
+    with system.engine.ledger.write() as tx:
         tx.exec_driver_sql("UPDATE lease SET expires_at = 1")
     taker = bench.open(system.home)
     before = files_of(system.home)
@@ -60,13 +60,13 @@ def test_a_system_that_lost_its_lease_changes_neither_ledger_nor_files(
     with pytest.raises(LeaseError, match="was lost"):
         system.erase(Erasure(nodes=[node]))
     with pytest.raises(LeaseError):
-        system._store.promote("content", ["x"], fence=1)
+        system.engine.store.promote("content", ["x"], fence=1)
     with pytest.raises(LeaseError):
         system.rebuild()
     system.close()
 
     assert files_of(system.home) == before
-    assert taker._ledger.request_states() == {}
+    assert taker.engine.ledger.requests.counts() == {}
     taker.erase(Erasure(nodes=[node]))
     assert files_of(taker.home).keys() == artefacts_of(taker)
 
@@ -79,4 +79,4 @@ def test_the_bars_of_many_openings_are_one_empty_file_each(bench: Workbench) -> 
 
     left = {p.name: p.is_file() for p in (system.home / "staging").iterdir()}
     assert left == {"1": True, "2": True, "3": True}
-    assert isinstance(system._ledger, Ledger)
+    assert isinstance(system.engine.ledger, Ledger)

@@ -95,7 +95,7 @@ class Engine:
         with watch.stage("partition"):
             made = partition or self._cut(graph)
         self.ledger.set_settings({"source_graph": source})
-        _write_privately(self.home / "config.yaml", _dump(self.config))
+        self.store.write_file("config.yaml", _dump(self.config), fence=self.ledger.lease.fence)
         built = self.reconciler().build(Wanted(graph, made, 0), None)
         self.publish(built)
         self._forget_source()
@@ -179,7 +179,7 @@ class Engine:
         registered = self.ledger.registered()
         for item in list(self.store.keys()):
             if item not in registered:
-                self.store.delete(*item)
+                self.store.delete(*item, fence=self.ledger.lease.fence)
         self.store.clear_staging(self.ledger.lease.fence)
 
     # ---- moving on
@@ -333,13 +333,6 @@ class Engine:
         report = self.stage("partitioning")
         config, roles = self.config.partition, self.config.roles
         return make_partition(graph, config, roles, report, allow_empty=allow_empty)
-
-
-def _write_privately(path: Path, content: str) -> None:
-    """Write what may hold a database password: readable by its owner alone."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(content)
 
 
 def _dump(config: Config) -> str:

@@ -271,7 +271,7 @@ class Reconciler:
 
     def _drop(self, kind: str, key: str, error: CorruptArtefactError) -> None:
         logger.warning("%s", error, extra={"event": "artefact_corrupt", "key": key})
-        self.store.delete(kind, key)
+        self.store.delete(kind, key, fence=self.fence)
 
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)
@@ -350,7 +350,7 @@ def purge(
     ledger.lease.require()
     gone = [item for item in ledger.registered() if item not in kept]
     for kind, key in gone:
-        store.delete(kind, key)
+        store.delete(kind, key, fence=ledger.lease.fence)
     store.clear_staging(ledger.lease.fence)
     ledger.unregister(gone)
     return gone

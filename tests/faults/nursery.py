@@ -25,6 +25,16 @@ from tests.faults.points import Points
 
 WORKERS = 2
 MOST_FILES = 4096
+WARM = (
+    "alembic.command",
+    "cluster.readers.arrays",
+    "coordinator.certify",
+    "coordinator.pools.inline",
+    "coordinator.verify",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "sqlite3",
+    "tests.faults.checks",
+)  # what every child would import
 
 
 class ForkedWorker:
@@ -94,10 +104,10 @@ def _become(command: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve until the input is closed."""
-    import coordinator.system  # noqa: F401 (warm: what each child would import)
-    import tests.faults.checks  # noqa: F401
-    import tests.faults.driver
     from shards.actor import ShardActor
+
+    for name in WARM:
+        import_module(name)
 
     ShardActor().ping()  # loads the optimisers; on one thread, as in a worker
     for line in sys.stdin:

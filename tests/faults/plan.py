@@ -45,8 +45,8 @@ def forty_requests(records: Records, seed: int = SEED, number: int = 40) -> list
     rng = np.random.default_rng(seed)
     ids = rng.permutation(sorted(records.labels, key=str)).tolist()
     makers = {
-        "submit": 0.5,
-        "erase": 0.14,
+        "submit": 0.58,
+        "erase": 0.06,
         "cancel": 0.1,
         "hold": 0.1,
         "approve": 0.06,
@@ -70,9 +70,9 @@ def forty_requests(records: Records, seed: int = SEED, number: int = 40) -> list
             steps.append({"do": kind, "id": name})
         if kind == "hold":
             held.append({"do": "release", "id": name})
-        if at % 6 == 5:
+        if at % 13 == 12:
             steps += [{"do": "predict"}, {"do": "run"}]
-        if at % 11 == 10:
+        if at % 16 == 15:
             steps, held = steps + held, []
     return [*steps, *held, {"do": "finish"}]
 

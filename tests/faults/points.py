@@ -19,6 +19,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import coordinator.ledger.ledger
 from coordinator.batch import Batch
+from coordinator.evidence.keys import Signer
 from coordinator.ledger import Ledger
 from coordinator.pools.inline import InlinePool
 
@@ -90,6 +91,7 @@ class Points:
             (Batch, "_purge", "purge"),
             (Batch, "_complete", "complete"),
             (Ledger, "publish", "generation row"),
+            (Signer, "create", "issuer key"),
             (coordinator.ledger.ledger, "truncate_log", "truncating checkpoint"),
         ):
             self.around(owner, name, label)

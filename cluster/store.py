@@ -168,6 +168,11 @@ class LocalStore:
                 f"{folder} was barred: a later coordinator took over {self.home}; nothing was "
                 "written, close this System"
             ) from error
+        except OSError as error:
+            raise HomeError(
+                f"{folder} cannot be written ({error.strerror}); free some space, check owner and "
+                "mode of the home, then open it again"
+            ) from error
 
     def bar(self, fence: int) -> None:
         """Put a plain file in the place of the staging folder of every fence before this one.

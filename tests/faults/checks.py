@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from coordinator.requests.states import CLOSED
+from cluster.errors import HomeError
+from coordinator.evidence.chain import require_chain
+from coordinator.requests.states import CLOSED, State
 from coordinator.system import System
 from tests.coordinator.systems import artefacts_of, files_of
 from tests.faults.driver import StepClock, erasure_of, finish, open_or_fit
 
-OF_A_HOME = {"HOME", "LOCK", "config.yaml", "home.key", "issuer.key", "issuer.pub"}
+OF_A_HOME = {"HOME", "LOCK", "config.yaml", "home.key", "signing.key", "issuer.pub"}
 LIFE = ("schedule", "start", "built")  # may be done again after a failed batch
+PATIENCE_S = 60
 ONCE = ("publish", "purge", "complete")
 
 
@@ -37,6 +42,25 @@ def settle(home: str, report: str, pool: str = "inline", **options: Any) -> None
     Path(report).write_text(json.dumps(outcome(system)))
     system.close()
     check_closed(Path(home))
+
+
+def take_over(home: str, report: str, erase: dict[str, Any]) -> None:
+    """Wait until the lease of a paused coordinator ran out, finish its work, and do some more."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            system = System.open(home, pool="inline", clock=StepClock())
+        except HomeError as error:
+            waits = "in use" in str(error) or "locked" in str(error)
+            if not waits or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            break
+    assert system.erase(erasure_of(erase)).request_id
+    check(system)
+    Path(report).write_text(json.dumps(outcome(system)))
+    system.close()
 
 
 def outcome(system: System) -> dict[str, Any]:
@@ -62,6 +86,9 @@ def check(system: System) -> None:
     assert known == artefacts_of(system)
     assert ledger.batches.list(state="open") == []
     assert ledger.vault.names() == set()
+    require_chain([asdict(row) for row in ledger.audit.rows()])
+    completed = [r.request_id for r in system.requests(state=State.COMPLETED)]
+    assert sorted(c.request_id for c in ledger.certificates.list()) == completed
     for kind, key in system.generation.artefacts:
         system.engine.store.get(kind, key)
     for request in system.requests():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.coordinator.conftest import bench, pool
 from tests.coordinator.ledger.conftest import server
@@ -18,6 +19,7 @@ from tests.faults.plan import OVERRIDES, Step, forty_requests, one_request, reco
 
 __all__ = ["bench", "pool", "server"]
 
+TRIES = 5
 DRIVE, SETTLE = "tests.faults.driver:run", "tests.faults.checks:settle"
 
 
@@ -36,11 +38,24 @@ class Ground:
     home: Path
     number: int = 0
 
-    def copy(self) -> Path:
-        """A home of its own, with the same secret."""
+    def copy(
+        self, root: Path | None = None, source: Path | None = None, **changes: str
+    ) -> Path:
+        """A home of its own, with the same secret.
+
+        Args:
+            root: folder to copy it into.
+            source: another fitted home.
+            changes: keys of its configuration, as ``section_key``.
+        """
         self.number += 1
-        target = self.root / f"copy-{self.number}"
-        shutil.copytree(self.home, target)
+        target = (root or self.root) / f"copy-{self.number}"
+        shutil.copytree(source or self.home, target)
+        config = yaml.safe_load((target / "config.yaml").read_text())
+        for name, value in changes.items():
+            section, _, key = name.partition("_")
+            config[section][key] = value
+        (target / "config.yaml").write_text(yaml.safe_dump(config))
         return target
 
     def plan(self, name: str, steps: list[Step]) -> str:
@@ -51,14 +66,22 @@ class Ground:
 
     def drive(self, home: Path, plan: str, points: dict[str, Any] | None = None) -> Child:
         """Start a coordinator that carries out a plan."""
-        acks = str(home) + ".acks"
+        acks = str(self.root / f"{home.name}.acks")
         return self.nursery.start(
             DRIVE, points, home=str(home), plan=plan, acks=acks, **OVERRIDES
         )
 
+    def go_on(self, home: Path, plan: str) -> None:
+        """Start coordinators on a home until one of them carried out the whole plan."""
+        for _ in range(TRIES):
+            child = self.drive(home, plan)
+            if child.wait() == 0:
+                return
+        raise AssertionError(child.log())
+
     def settle(self, home: Path, **options: Any) -> dict[str, Any]:
         """Open a home again, finish and check it; returns its outcome and removes it."""
-        report = Path(str(home) + ".report")
+        report = self.root / f"{home.name}.report"
         self.nursery.run(SETTLE, home=str(home), report=str(report), **OVERRIDES, **options)
         found: dict[str, Any] = json.loads(report.read_text())
         shutil.rmtree(home)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def _become(command: dict[str, Any]) -> None:
             os.dup2(source.fileno(), target)
     if command.get("points") is not None:
         Points(**command["points"]).install()
-    ready, started = [ForkedWorker() for _ in range(WORKERS)], inline.start_worker
+    ready, started = [ForkedWorker() for _ in range(command["workers"])], inline.start_worker
     Path(command["pids"]).write_text(json.dumps([worker.pid for worker in ready]))
     inline.start_worker = lambda profile: ready.pop(0) if ready else started(profile)
     module, _, name = command["call"].partition(":")
@@ -175,20 +174,33 @@ class Nursery:
         print(json.dumps(command), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
-    def start(self, call: str, points: dict[str, Any] | None = None, **args: Any) -> Child:
-        """Fork a process that calls ``module:function`` with keyword arguments."""
+    def start(
+        self,
+        call: str,
+        points: dict[str, Any] | None = None,
+        workers: int = WORKERS,
+        **args: Any,
+    ) -> Child:
+        """Fork a process that calls ``module:function`` with keyword arguments.
+
+        Args:
+            call: the function.
+            points: of a :class:`tests.faults.points.Points` to install; None for none.
+            workers: number of training workers that are forked with it.
+            args: what the function gets.
+        """
         self._number += 1
         folder = self._folder / f"child-{self._number}"
         folder.mkdir(parents=True)
-        command = {"call": call, "args": args, "points": points}
+        command = {"call": call, "args": args, "points": points, "workers": workers}
         command |= {"log": str(folder / "log"), "pids": str(folder / "pids")}
         return Child(self, self.ask(command), folder)
 
-    def run(self, call: str, expect: Sequence[int] = (0,), **args: Any) -> Child:
-        """:meth:`start`, and wait for one of the ``expect`` ed ends."""
+    def run(self, call: str, expect: int = 0, **args: Any) -> Child:
+        """:meth:`start`, and wait for its end with the code ``expect``."""
         child = self.start(call, **args)
         code = child.wait()
-        assert code in expect, f"{call} ended with {code}:\n{child.log()}"
+        assert code == expect, f"{call} ended with {code}:\n{child.log()}"
         return child
 
     def close(self) -> None:

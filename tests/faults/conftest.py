@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.faults.plan import OVERRIDES, Step, forty_requests, one_request, reco
 __all__ = ["bench", "pool", "server"]
 
 TRIES = 5
+DISK_SIZE = "8m"
 DRIVE, SETTLE = "tests.faults.driver:run", "tests.faults.checks:settle"
 
 
@@ -38,9 +40,7 @@ class Ground:
     home: Path
     number: int = 0
 
-    def copy(
-        self, root: Path | None = None, source: Path | None = None, **changes: str
-    ) -> Path:
+    def copy(self, root: Path | None = None, source: Path | None = None, **changes: str) -> Path:
         """A home of its own, with the same secret.
 
         Args:
@@ -67,9 +67,7 @@ class Ground:
     def drive(self, home: Path, plan: str, points: dict[str, Any] | None = None) -> Child:
         """Start a coordinator that carries out a plan."""
         acks = str(self.root / f"{home.name}.acks")
-        return self.nursery.start(
-            DRIVE, points, home=str(home), plan=plan, acks=acks, **OVERRIDES
-        )
+        return self.nursery.start(DRIVE, points, home=str(home), plan=plan, acks=acks, **OVERRIDES)
 
     def go_on(self, home: Path, plan: str) -> None:
         """Start coordinators on a home until one of them carried out the whole plan."""
@@ -112,3 +110,19 @@ def forty() -> list[Step]:
 @pytest.fixture(scope="session")
 def one() -> dict[str, Any]:
     return one_request(records())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("a small disk needs the command mount")
+    if done.returncode:
+        pytest.skip(f"a small disk needs the right to mount a tmpfs: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

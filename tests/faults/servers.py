@@ -9,9 +9,7 @@ from tests.faults.conftest import DRIVE, Ground
 from tests.faults.plan import OVERRIDES
 
 
-def fit_on_server(
-    ground: Ground, server: Server, name: str, **overrides: str
-) -> tuple[Path, str]:
+def fit_on_server(ground: Ground, server: Server, name: str, **overrides: str) -> tuple[Path, str]:
     """A home with its database; copies are made of both."""
     url, home = server.new_database(), ground.root / name
     ground.nursery.run(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,8 @@ from tests.faults.test_kill import boundaries
 
 pytestmark = pytest.mark.slow
 
-SIZE = "8m"
 FREE_KIB = (*range(0, 96, 8), *range(96, 480, 32))
 EVERY = 7  # boundaries
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("a small disk needs the command mount")
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount a tmpfs: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_an_erasure_on_a_disk_with_too_little_room_ends_well_once_there_is_more(

@@ -127,4 +127,3 @@ def test_a_coordinator_started_from_the_shell_is_killed_with_all_its_children(
 def acknowledged(acks: Path) -> int:
     """Number of steps that were acknowledged so far."""
     return len(acks.read_text().splitlines()) if acks.exists() else 0
-

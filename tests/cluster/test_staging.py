@@ -94,6 +94,7 @@ def test_a_folder_that_is_made_again_while_it_is_barred_is_barred_all_the_same(
 
     assert _staging(store) == {"1": "file"}
 
+
 def test_a_deletion_under_an_earlier_fence_destroys_nothing(store: LocalStore) -> None:
     store.stage("content", "a", BLOB, fence=1)
     store.promote("content", ["a"], fence=1)

@@ -34,7 +34,8 @@ STOPS = {
     "later in the purge": ("after unlink segment", 1),
     "before completion": ("before complete", 0),
 }
-MID_TRANSACTION = {"in mid-transaction": ("after generation row", 0)}  # a server ends that session
+MID_TRANSACTION = {"in mid-transaction": ("after generation row", 0)}  # ended by the server
+ON_SERVER = ("while staging", "before publication", "in the purge", *MID_TRANSACTION)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,9 @@ def fitted(ground: Ground, server: Server) -> tuple[Path, str]:
     return fit_on_server(ground, server, "on-server", **{"erasure.lease": LEASE})
 
 
-@pytest.mark.parametrize("stop", ["while staging", "before publication", "in the purge", *MID_TRANSACTION])
+@pytest.mark.parametrize(
+    "stop", ["while staging", "before publication", "in the purge", *MID_TRANSACTION]
+)
 def test_a_coordinator_that_was_paused_changes_nothing_on_a_server_either(
     stop: str,
     ground: Ground,

@@ -23,6 +23,7 @@ from shards.recipe import choose_profile, worker_environment
 from tests.faults.points import Points
 
 WORKERS = 2
+LIGHT = "--light"  # without torch: children fork faster and bring no worker
 MOST_FILES = 4096
 WARM = (
     "alembic.command",
@@ -157,11 +158,11 @@ class Child:
 class Nursery:
     """Starts coordinators; used by tests."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._number = folder, 0
+    def __init__(self, folder: Path, *, light: bool = False) -> None:
+        self._folder, self._number, self._light = folder, 0, light
         environment = os.environ | worker_environment(choose_profile(ShardsConfig()))
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery"],
+            [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery", *[LIGHT] * light],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -178,7 +179,6 @@ class Nursery:
         self,
         call: str,
         points: dict[str, Any] | None = None,
-        workers: int = WORKERS,
         **args: Any,
     ) -> Child:
         """Fork a process that calls ``module:function`` with keyword arguments.
@@ -186,13 +186,17 @@ class Nursery:
         Args:
             call: the function.
             points: of a :class:`tests.faults.points.Points` to install; None for none.
-            workers: number of training workers that are forked with it.
             args: what the function gets.
         """
         self._number += 1
         folder = self._folder / f"child-{self._number}"
         folder.mkdir(parents=True)
-        command = {"call": call, "args": args, "points": points, "workers": workers}
+        command = {
+            "call": call,
+            "args": args,
+            "points": points,
+            "workers": 0 if self._light else WORKERS,
+        }
         command |= {"log": str(folder / "log"), "pids": str(folder / "pids")}
         return Child(self, self.ask(command), folder)
 

@@ -16,8 +16,9 @@ HERE = "tests.faults.acknowledged"
 
 
 def test_a_thousand_requests_acknowledged_before_a_kill_are_all_there(
-    nursery: Nursery, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    nursery = Nursery(tmp_path / "nursery", light=True)
     home, acks = str(tmp_path / "home"), str(tmp_path / "acks")
     nursery.run(f"{HERE}:fit", home=home)
 
@@ -25,10 +26,10 @@ def test_a_thousand_requests_acknowledged_before_a_kill_are_all_there(
         nursery.run(
             f"{HERE}:submit_and_die",
             -signal.SIGKILL,
-            workers=0,
             home=home,
             acks=acks,
             number=number,
         )
 
     nursery.run(f"{HERE}:find_all", home=home, acks=acks, number=CHILDREN)
+    nursery.close()

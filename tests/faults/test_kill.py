@@ -23,7 +23,7 @@ from tests.faults.plan import OVERRIDES, Step
 pytestmark = pytest.mark.slow
 
 INSTANTS = 50
-FIT_POINTS = 20
+FIT_POINTS = 10
 VICTIMS = ("coordinator", "worker", "group")
 
 

@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coordinator.certificates import Certificate as Certificate
+    from coordinator.certificates import verify as verify
     from coordinator.config import Config as Config
     from coordinator.erasure import Erasure as Erasure
     from coordinator.selectors.selector import Subject as Subject
@@ -13,13 +15,15 @@ if TYPE_CHECKING:
     from coordinator.system import System as System
 
 _HOMES = {
+    "Certificate": "coordinator.certificates",
     "Config": "coordinator.config",
     "Erasure": "coordinator.erasure",
     "Subject": "coordinator.selectors.selector",
     "System": "coordinator.system",
     "Where": "coordinator.selectors.selector",
+    "verify": "coordinator.certificates",
 }
-__all__ = ["Config", "Erasure", "Subject", "System", "Where"]
+__all__ = ["Certificate", "Config", "Erasure", "Subject", "System", "Where", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 
 from cluster.digest import tensors_digest
 from cluster.errors import HomeError, LeaseError, UnweaveError, VerificationError
-from coordinator.certify import Gathering, Issuing
+from coordinator.certify import Gathering, Issuing, last_entries
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
+from coordinator.evidence.chain import sign_head
 from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id
@@ -201,6 +202,7 @@ class Batch:
         engine = self.engine
         evidence = dict(self._evidence())
         evidence["purge"] = engine.superseded()
+        evidence["previous"] = last_entries(engine, evidence["new"])
         self._advance(Action.PURGE, evidence)
         engine.release()
         engine.purge()
@@ -218,19 +220,23 @@ class Batch:
             engine.ledger.batches.change(tx, self.batch_id, CLOSED)
             engine.ledger.batches.destroy_evidence(tx, self.batch_id)
             engine.ledger.audit.append(tx, "complete", "", None, {"batch": self.batch_id})
+            head = engine.ledger.audit.head(tx)
+            log = engine.ledger.setting("home_id")
+            engine.ledger.audit.add_signed_head(tx, sign_head(log, *head, now, issuing.signer))
         engine.ledger.truncate_log()
 
     def _certify(self, issuing: Issuing, records: Sequence[RequestRecord], now: datetime) -> None:
         ledger, policy = self.engine.ledger, self.engine.config.erasure
         with ledger.write() as tx:
-            head, pairs = ledger.audit.head(tx), []
+            head, pairs, named = ledger.audit.head(tx), [], []
             for before in records:
                 done = decide(before, Action.COMPLETE, now, policy=policy)
                 name, envelope, secret, shards = issuing.issue(done, head)
                 key, batch = done.request_id, self.batch_id
                 ledger.certificates.add(tx, name, key, batch, envelope, secret, shards=shards)
                 pairs.append((before, replace(done, certificate_id=name)))
-                ledger.audit.append(tx, "certify", "", key, {"certificate": name}, at=now)
+                named.append(("", key, {"certificate": name}))
+            ledger.audit.append_many(tx, "certify", named, at=now)
             ledger.requests.change_many(tx, pairs, str(Action.COMPLETE), at=now)
             ledger.requests.destroy_payloads(tx, [record.request_id for record in records])
         self._records |= {after.request_id: after for _, after in pairs}

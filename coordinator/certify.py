@@ -24,6 +24,7 @@ from cluster.segments import segment_digests
 from coordinator.config import retained_choice
 from coordinator.engine import Engine, Live
 from coordinator.erasure import Erasure
+from coordinator.evidence.check import open_certificate
 from coordinator.evidence.dsse import sign
 from coordinator.evidence.facts import (
     CertificateInput,
@@ -35,8 +36,9 @@ from coordinator.evidence.facts import (
     ShardEvidence,
     Submodel,
 )
-from coordinator.evidence.keys import PRIVATE_NAME, Signer
+from coordinator.evidence.keys import PRIVATE_NAME, PUBLIC_NAME, Signer, read_keys
 from coordinator.evidence.leaves import Leaves, leaves_of
+from coordinator.evidence.lookup import shard_entry
 from coordinator.evidence.records import name_digest
 from coordinator.evidence.salts import LEAF, SECRET_BYTES, derive
 from coordinator.evidence.statement import build, prove_erasure
@@ -202,6 +204,22 @@ def _facts(generation: Generation) -> dict[str, Any]:
     return asdict(facts)
 
 
+def last_entries(engine: Engine, shards: Iterable[str]) -> dict[str, Any]:
+    """Shard -> the last certificate that speaks of it and its entry there; None for the first."""
+    return {shard: _last_entry(engine, int(shard)) for shard in shards}
+
+
+def _last_entry(engine: Engine, shard: int) -> tuple[str, Any] | None:
+    table = engine.ledger.certificates
+    last = table.latest_of_shard(shard)
+    found = None if last is None else table.get(last)
+    if found is None:
+        return None
+    keys = read_keys(engine.home / "keys" / PUBLIC_NAME)
+    entry = shard_entry(open_certificate(found.envelope, keys), shard)
+    return found.certificate_id, entry
+
+
 # ---- after the purge
 
 
@@ -211,8 +229,8 @@ class Issuing:
     Attributes:
         engine: the home.
         evidence: what :meth:`Gathering.gather` collected.
-        purged: artefacts that were destroyed, with the time.
-        previous: shard -> (certificate, its entry) that spoke of it last.
+        purged: artefacts that were destroyed.
+        now: when.
     """
 
     def __init__(
@@ -224,22 +242,7 @@ class Issuing:
     ) -> None:
         self.engine, self.evidence, self.purged, self.now = engine, evidence, purged, now
         self.signer = open_signer(engine)
-        self.previous = {int(s): self._last_entry(int(s)) for s in evidence["new"]}
         self._of_segment = {key: int(s) for s, key in evidence["segments"].items()}
-
-    def _last_entry(self, shard: int) -> tuple[str, Mapping[str, Any]] | None:
-        table = self.engine.ledger.certificates
-        last = table.latest_of_shard(shard)
-        if last is None:
-            return None
-        found = table.get(last)
-        assert found is not None
-        payload = json.loads(found.envelope)["payload"]
-        import base64
-
-        statement = json.loads(base64.b64decode(payload))
-        shards = statement["predicate"]["shards"]
-        return last, next(item for item in shards if item["shard"] == shard)
 
     def issue(
         self, record: RequestRecord, head: tuple[int, str]
@@ -283,6 +286,7 @@ class Issuing:
     def _shard(self, shard: int, trees: Mapping[str, Any]) -> ShardEvidence:
         name = str(shard)
         old, new = (ShardEntry(*self.evidence[side][name]) for side in ("old", "new"))
+        last = self.evidence["previous"][name]
         epochs = self.engine.recipe.config.training_epochs if new.weights_digest else 0
         return ShardEvidence(
             shard,
@@ -291,7 +295,7 @@ class Issuing:
             Submodel(old.key, old.weights_digest),
             Submodel(new.key, new.weights_digest),
             trees,
-            self.previous[shard],
+            None if last is None else (last[0], last[1]),
             self.evidence["seconds"][name],
             epochs,
         )

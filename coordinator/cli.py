@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.errors import ConfigError, UnweaveError
+from coordinator.audit_cli import audit_cmd
+from coordinator.evidence_cli import certificates, log
 from coordinator.study_cli import compare, tune
-from coordinator.terminal import Data, Json, Settings, emit
+from coordinator.terminal import (
+    Data,
+    Home,
+    Json,
+    PoolName,
+    Settings,
+    emit,
+    open_system,
+    parse_ids,
+    progress_bars,
+)
 
 if TYPE_CHECKING:
     from cluster.schema import Schema
     from coordinator.erasure import Erasure
-    from coordinator.reconcile import Progress
-    from coordinator.system import System
 
 app = typer.Typer(
     name="unweave",
@@ -28,8 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Home = Annotated[Path, typer.Option("--home", help="Folder of the system.")]
-PoolName = Annotated[str, typer.Option("--pool", help="ray, or inline for one child process.")]
 Nodes = Annotated[list[str] | None, typer.Option("--node", help="Node id, may be repeated.")]
 Edges = Annotated[list[str] | None, typer.Option("--edge", help="Edge as U,V, may be repeated.")]
 Features = Annotated[
@@ -162,14 +167,55 @@ def erase(
 
 @app.command()
 def verify(
-    home: Home,
+    certificate: Annotated[
+        Path | None, typer.Argument(help="A certificate; without one, --home is checked.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="Folder of the system.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The issuer's issuer.pub, for a certificate.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="A home to compare a certificate with.")
+    ] = None,
     replay: Annotated[
-        str | None, typer.Option("--replay", help="all, or shard numbers as 0,3,7.")
+        str | None,
+        typer.Option("--replay", help="all, or shards as 0,3,7; for a certificate: the home."),
+    ] = None,
+    shard: Annotated[
+        list[int] | None, typer.Option("--shard", help="Of a certificate to replay.")
+    ] = None,
+    secret: Annotated[
+        Path | None, typer.Option("--secret", help="File with a certificate's secret.")
+    ] = None,
+    disclosure: Annotated[
+        Path | None, typer.Option("--disclosure", help="File with a disclosed leaf key.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="File with a record to look up.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild what is damaged.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Re-derive every key from what is stored; replay shards in a fresh process."""
+    """Check a certificate; or a home: derive every key again, replay shards in a fresh process."""
+    if certificate is not None:
+        from coordinator.evidence_cli import verify_certificate
+
+        if key is None:
+            raise ConfigError("a certificate is checked with the issuer's key; give --key")
+        verify_certificate(
+            certificate,
+            key,
+            state=state,
+            replay=None if replay is None else Path(replay),
+            shards=shard,
+            secret=secret,
+            disclosure=disclosure,
+            record=record,
+            as_json=as_json,
+        )
+        return
+    if home is None:
+        raise ConfigError("nothing to verify; give --home, or a certificate and --key")
     shards = replay if replay is None or replay == "all" else parse_shards(replay)
     with open_system(home, "inline") as system:
         report = system.verify(shards, repair=repair)  # type: ignore[arg-type]
@@ -226,24 +272,14 @@ def data(
             typer.echo(f"{key:>10}  {value}")
 
 
+app.add_typer(log, name="log")
+app.add_typer(certificates, name="certificates")
+app.command("audit")(audit_cmd)
 app.command()(tune)
 app.command()(compare)
 
 
 # ---- reading what was typed
-
-
-def parse_ids(texts: list[str], schema: Schema) -> list[Any]:
-    """Typed ids from the command line.
-
-    Raises:
-        ConfigError: a text is not an id of the graph's type.
-    """
-    make: Any = {"int": int, "str": str, "uuid": uuid.UUID}[schema.id_type]
-    try:
-        return [make(text) for text in texts]
-    except ValueError as error:
-        raise ConfigError(f"ids of this graph are {schema.id_type}: {error}") from None
 
 
 def parse_erasure(
@@ -302,35 +338,6 @@ def check_unknown(text: str) -> Any:
     if text not in ("raise", "report"):
         raise ConfigError(f"--unknown is {text!r}; choose raise or report")
     return text
-
-
-# ---- around a command
-
-
-@contextmanager
-def open_system(home: Path, pool: str) -> Iterator[System]:
-    """Open a home with progress on the terminal."""
-    from coordinator.system import System
-
-    with progress_bars() as progress, System.open(home, pool=pool, progress=progress) as system:
-        yield system
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Progress bars on stderr, one a stage; nothing where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks or bars.tasks[tasks[stage]].finished:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield show
 
 
 def main() -> None:

@@ -170,8 +170,7 @@ class Erasing:
         """
         known = [self._known(ask) for ask in asks]
         fresh = [ask for ask, record in zip(asks, known, strict=True) if record is None]
-        for ask in fresh:
-            self._require_current(ask.plan)
+        self._require_current([ask.plan for ask in fresh])
         accepted = iter(self._accept(fresh) if fresh else ())
         return [record or next(accepted) for record in known]
 
@@ -197,10 +196,11 @@ class Erasing:
         body = json.dumps(ask.plan.asked.to_json(), sort_keys=True)
         return self.engine.ledger.mark("request", *options, body).hex()
 
-    def _require_current(self, plan: Plan) -> None:
+    def _require_current(self, plans: Sequence[Plan]) -> None:
         epoch, live = self.engine.ledger.epoch(), self.engine.live
-        if (plan.epoch, plan.generation_key) != (epoch, live.generation.key):
-            raise StalePlanError(plan.epoch, epoch)
+        for plan in plans:
+            if (plan.epoch, plan.generation_key) != (epoch, live.generation.key):
+                raise StalePlanError(plan.epoch, epoch)
 
     def _accept(self, asks: Sequence[Ask]) -> list[RequestRecord]:
         ledger, now = self.engine.ledger, self.clock()
@@ -208,21 +208,22 @@ class Erasing:
         records, marks, payloads = [], {}, {}
         named: dict[bytes, str] = {}  # what earlier requests of this call have named
         with ledger.write() as tx:
+            epoch = ledger.next_epoch(tx, 0)
             for ask in asks:
                 own = marks_of(ledger, ask.plan.erasure, graph)
                 first = next((named[mark] for mark in own if mark in named), "")
                 record = self._record(ask, now, first if own.keys() <= named.keys() else "")
                 if record.state in MASKED:
-                    record = replace(record, epoch=ledger.next_epoch(tx))
+                    epoch += 1
+                    record = replace(record, epoch=epoch)
                     marks[record.request_id] = own
-                    named |= dict.fromkeys(own.keys() - named.keys(), record.request_id)
+                    named.update(dict.fromkeys(own.keys() - named.keys(), record.request_id))
                 if record.state in OPEN:
                     payloads[record.request_id] = _payload(ask)
                 records.append(record)
+            ledger.next_epoch(tx, len(marks))
             ledger.requests.add(tx, records, payloads, marks)
-            for record in records:
-                detail = {"state": str(record.state), "records": dict(record.records)}
-                ledger.audit.append(tx, "submit", record.requested_by, record.request_id, detail)
+            ledger.audit.append_many(tx, "submit", [_submitted(record) for record in records])
         for record, ask in zip(records, asks, strict=True):
             if record.state in MASKED:
                 self._mask(record, ask.plan.erasure)
@@ -319,7 +320,7 @@ class Erasing:
 
     def erase(self, plan: Plan, *, requested_by: str = "", approved_by: str = "") -> Receipt:
         """See :meth:`coordinator.system.System.erase`."""
-        self._require_current(plan)
+        self._require_current([plan])
         if plan.erasure.is_empty:
             return self._nothing_to_do(plan)
         self._require_environment()
@@ -435,7 +436,7 @@ class Erasing:
 
     def _require_environment(self) -> None:
         """Refuse to mix submodels of two environments in one generation."""
-        from coordinator.verify import environment_changed
+        from coordinator.verification import environment_changed
 
         changed = environment_changed(self.engine)
         if changed:
@@ -444,6 +445,12 @@ class Erasing:
                 "trained in another environment (library versions or CPU level changed); call "
                 "System.rebuild() to retrain them here, or restore that environment"
             )
+
+
+def _submitted(record: RequestRecord) -> tuple[str, str, dict[str, Any]]:
+    """What the audit log says of an intake."""
+    detail = {"state": str(record.state), "records": dict(record.records)}
+    return record.requested_by, record.request_id, detail
 
 
 def _payload(ask: Ask) -> dict[str, Any]:

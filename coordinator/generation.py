@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from cluster.digest import Digest, digest
@@ -51,7 +52,7 @@ class Generation:
     costs: Mapping[int, float] = field(default_factory=dict)
     retrained: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> Digest:
         """Digest of everything it consists of; two histories with one outcome agree in it."""
         keys = [entry.key for _, entry in sorted(self.shards.items())]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cluster.errors import RequestError
+from coordinator.certificates import Certificate, find_certificate
 from coordinator.requests.record import Event, RequestRecord
 from coordinator.requests.states import CLOSED, Action, State
 from coordinator.results import Receipt
@@ -42,6 +43,13 @@ class Request:
         """What it did; None until the models without the records are live."""
         receipt = self.record.receipt
         return None if receipt is None else Receipt.from_json(receipt)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Its certificate; None until it is completed."""
+        ledger = self._erasing.engine.ledger
+        done = self.record.certificate_id
+        return None if done is None else find_certificate(ledger, done)
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Event]:
         """Its changes of state, oldest first.

@@ -13,6 +13,7 @@ from rich.table import Table
 from coordinator.results import Predictions, Receipt, Report
 
 if TYPE_CHECKING:
+    from coordinator.audit.report import AuditReport
     from coordinator.compare import Comparison
     from coordinator.tuning import Point, Tuning
 
@@ -116,6 +117,50 @@ def show_report(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"{len(report.replayed)} shards replayed")
+
+
+def show_audit(report: AuditReport) -> None:
+    """One row a check, what single nodes tell below, and the verdict."""
+    names = (
+        "shard",
+        "check",
+        "score",
+        "honest score",
+        "p (Holm)",
+        "power",
+        "false\nalarms",
+        "verdict",
+    )
+    table = _table(*names)
+    for shard in report.shards:
+        for check in shard.checks:
+            low, high = check.interval
+            table.add_row(
+                str(shard.shard),
+                check.name,
+                f"{check.statistic:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{check.adjusted_p:.2g}",
+                f"{check.power:.0%}",
+                f"{check.false_alarms}/{check.honest}",
+                check.verdict.value,
+            )
+    console = _wide_console()
+    console.print(table)
+    for shard in report.shards:
+        if shard.node_level:
+            found, (low, high) = shard.node_level, shard.node_level.control_auc_interval
+            console.print(
+                f"shard {shard.shard}, {shard.nodes} nodes one by one: AUC {found.auc:.2f} "
+                f"(0.5 is ideal; had nothing been forgotten {found.control_auc:.2f}, "
+                f"{low:.2f} to {high:.2f})",
+                highlight=False,
+            )
+    console.print(
+        f"{report.verdict.value}: {report.models} submodels trained in {report.seconds:.1f} s; "
+        "a pass is a failure to detect, with the power beside it",
+        highlight=False,
+    )
 
 
 def show_tuning(tuning: Tuning, out: Path) -> None:

@@ -35,6 +35,8 @@ from shards.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from coordinator.audit import AuditReport, AuditSettings
+
 Array = npt.NDArray[Any]
 ROLES = {"train": TRAIN, "val": VAL, "test": TEST}
 
@@ -472,7 +474,7 @@ class System:
                 stored graph; ``"all"`` for every one.
             repair: rebuild what is damaged or missing first.
         """
-        from coordinator.verify import verify_home
+        from coordinator.verification import verify_home
 
         if repair:
             self.rebuild()
@@ -483,6 +485,27 @@ class System:
         generation = self.engine.rebuild()
         self.engine.purge()
         return generation
+
+    def audit(
+        self,
+        source: Graph,
+        erased: Erasure | None = None,
+        *,
+        shards: Sequence[int] | None = None,
+        settings: AuditSettings | None = None,
+    ) -> AuditReport:
+        """Ask statistically whether submodels still hold erased records; see docs/audit.md.
+
+        Args:
+            source: the auditor's copy of the graph, which still holds them.
+            erased: the records; default all that ``source`` holds and this system does not.
+            shards: the shards to audit; default those the records are attributed to.
+            settings: how many honest retrains and shadows, at which level.
+        """
+        from coordinator.audit import AuditSettings, audit_system
+
+        chosen = settings or AuditSettings()
+        return audit_system(self, source, erased, shards=shards, settings=chosen)
 
     def close(self) -> None:
         """Give the home back and end what this System started."""

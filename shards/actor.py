@@ -24,9 +24,11 @@ from cluster.store import LocalStore
 from shards.aggregation import Aggregation
 from shards.ball import Ball, ball
 from shards.checkpoint import CONTENT, SLICE, SUBMODEL, load_weights, submodel_blob
+from shards.confidence import log_odds
 from shards.content import ShardContent, build_content
 from shards.jobs import (
     AnswerJob,
+    AuditJob,
     BuildJob,
     BuildReport,
     EvaluateJob,
@@ -45,7 +47,7 @@ from shards.submodels.inputs import ModelInput, ball_input, inference_input
 from shards.submodels.layers import Submodel
 from shards.submodels.registry import restore_submodel
 from shards.submodels.rowwise import row_posteriors
-from shards.training import SliceState, posteriors, train_slices
+from shards.training import SliceState, posteriors, train, train_slices
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +149,15 @@ class ShardActor:
             weights = load_weights(store, key)
             answers.append(row_posteriors(weights, job.recipe.config, inputs)[around.targets])
         return answers
+
+    def audit(self, job: AuditJob) -> Array:
+        """``[q]`` float64 log odds of the true labels; a submodel trained for it is let go."""
+        require_profile(job.recipe.profile)
+        weights = job.weights
+        if weights is None:
+            assert job.content is not None  # a job brings either
+            weights = train(job.content, job.recipe, job.seed).weights
+        return log_odds(weights, job.recipe.config, job.questions)
 
     def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
         """See :meth:`shards.aggregation.Aggregation.fit_ridge`."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from cluster.graph import Located
+from shards.content import ShardContent
 from shards.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -193,3 +194,41 @@ class ReplayReport:
     submodel_key: str
     weights_digest: str | None
     slice_digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Nodes that a submodel is asked about, with all that its answers depend on.
+
+    Attributes:
+        x: ``[n, F]`` features of the nodes and of what is around them.
+        edges: in-neighbour CSR among them.
+        degree: ``[n]`` float32 in-degree in the graph that counts.
+        symmetric: whether every edge has its reverse.
+        targets: ``[q]`` rows that are asked about.
+        labels: ``[q]`` class index of each.
+    """
+
+    x: Any
+    edges: tuple[Array, Array, Array | None]
+    degree: Array
+    symmetric: bool
+    targets: Array
+    labels: Array
+
+
+@dataclass(frozen=True)
+class AuditJob:
+    """Ask a submodel that is trained for an audit, or given; nothing of it is kept.
+
+    Attributes:
+        content: what the submodel is trained on; None where ``weights`` are given.
+        seed: seed of its training.
+        weights: state dict of a submodel that is there already.
+    """
+
+    recipe: Recipe
+    questions: Questions
+    content: ShardContent | None = None
+    seed: int = 0
+    weights: Mapping[str, Array] | None = None

@@ -25,7 +25,7 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "plan at graph epoch 0" in done.stdout
-    assert re.search(r"^req_[0-9a-f]{24}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^req_[0-9A-HJKMNP-TV-Z]{26}$", done.stdout, re.MULTILINE)
 
 
 def test_the_readmes_commands_exist() -> None:

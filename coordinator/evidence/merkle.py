@@ -89,6 +89,28 @@ def _root(depth: int, count: int, top: bytes) -> bytes:
     return _hash(_ROOT, bytes([depth]) + count.to_bytes(8, "big") + top)
 
 
+@dataclass(frozen=True)
+class Moves:
+    """What lies between the rows of two contents.
+
+    Attributes:
+        put: rows that are new or changed.
+        removed: names that are gone.
+        changed: number of names in ``put`` that had another row.
+    """
+
+    put: Mapping[bytes, bytes]
+    removed: frozenset[bytes]
+    changed: int
+
+    @classmethod
+    def between(cls, before: Mapping[bytes, bytes], after: Mapping[bytes, bytes]) -> Moves:
+        """Compare two mappings of name digest -> row digest."""
+        put = {name: row for name, row in after.items() if before.get(name) != row}
+        removed = frozenset(before.keys() - after.keys())
+        return cls(put, removed, sum(name in before for name in put))
+
+
 class KeyedTree:
     """The tree of one shard under one leaf key; values do not change, :meth:`moved` gives new ones.
 
@@ -124,13 +146,16 @@ class KeyedTree:
             self._levels = levels
         return self._levels
 
-    def moved(self, rows: Mapping[bytes, bytes]) -> KeyedTree:
-        """The tree over other rows under the same key; only what differs is hashed."""
-        before = self.rows
-        put = {name: row for name, row in rows.items() if before.get(name) != row}
-        touched = [*put, *(before.keys() - rows.keys())]
-        removed = set(keyed(self.key, POSITION_TAG, touched))
-        added = _leaves(self.key, put)
+    def moved(self, rows: Mapping[bytes, bytes], moves: Moves | None = None) -> KeyedTree:
+        """The tree over other rows under the same key; only what differs is hashed.
+
+        Args:
+            rows: name digest -> row digest.
+            moves: ``Moves.between(self.rows, rows)``, if it is known.
+        """
+        moves = moves or Moves.between(self.rows, rows)
+        removed = set(keyed(self.key, POSITION_TAG, [*moves.put, *moves.removed]))
+        added = _leaves(self.key, moves.put)
         if depth_of(len(rows)) != self.depth:
             kept = [
                 leaf for leaf in split_leaves(b"".join(self._buckets)) if leaf[:HALF] not in removed

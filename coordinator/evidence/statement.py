@@ -21,7 +21,7 @@ from coordinator.evidence.facts import (
     Submodel,
 )
 from coordinator.evidence.keys import Signer
-from coordinator.evidence.merkle import KeyedTree, position_of
+from coordinator.evidence.merkle import KeyedTree, Moves, position_of
 from coordinator.evidence.salts import LEAF, NEW, OLD, commitment, derive, seal
 from coordinator.evidence.shape import (
     CHANGED,
@@ -58,7 +58,8 @@ def prove_erasure(
     """
     wanted = sorted(set(names))
     old = KeyedTree(leaf_key, before)
-    new = old.moved(after)
+    moves = Moves.between(before, after)
+    new = old.moved(after, moves)
     trees: dict[str, Any] = {}
     proofs = {}
     for side, tree in (("before", old), ("after", new)):
@@ -72,11 +73,10 @@ def prove_erasure(
         records.append(
             {"position": place.hex(), "before": texts[0], "after": texts[1], "state": state}
         )
-    common = before.keys() & after.keys()
     rows = {
-        "removed": len(before) - len(common),
-        "added": len(after) - len(common),
-        "changed": sum(before[name] != after[name] for name in common),
+        "removed": len(moves.removed),
+        "added": len(moves.put) - moves.changed,
+        "changed": moves.changed,
     }
     return trees | {"records": records, "rows": rows}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -72,12 +72,34 @@ class AuditTable:
             detail: plain JSON with numbers below 2**53; never an id of a node.
             at: when; now by default.
         """
+        return self.append_many(tx, action, [(actor, request_id, detail or {})], at=at)
+
+    def append_many(
+        self,
+        tx: Connection,
+        action: str,
+        rows: Sequence[tuple[str, str | None, Mapping[str, Any]]],
+        *,
+        at: datetime | None = None,
+    ) -> int:
+        """Add rows of one action; returns the number of the last.
+
+        Args:
+            tx: as in :meth:`append`.
+            action: what was done.
+            rows: actor, request and detail of each.
+            at: when; now by default.
+        """
         last, previous = _head(tx)
-        row = _content(
-            last + 1, to_iso(at or datetime.now(UTC)), action, actor, request_id, dict(detail or {})
-        )
-        tx.execute(insert(audit), row | {"hash": row_hash(previous, row)})
-        return last + 1
+        time, added = to_iso(at or datetime.now(UTC)), []
+        for actor, request_id, detail in rows:
+            last += 1
+            row = _content(last, time, action, actor, request_id, dict(detail))
+            previous = row_hash(previous, row)
+            added.append(row | {"hash": previous})
+        if added:
+            tx.execute(insert(audit), added)
+        return last
 
     def rows(self, after: int = 0) -> Iterator[AuditRow]:
         """Rows with a number above ``after``, in order, read in pages."""

@@ -192,10 +192,10 @@ class Ledger:
         with self.read() as tx:
             return int(tx.execute(_EPOCH_QUERY).scalar_one())
 
-    def next_epoch(self, tx: Connection) -> int:
-        """Count one accepted change more; returns the new epoch."""
+    def next_epoch(self, tx: Connection, count: int = 1) -> int:
+        """Count accepted changes; returns the epoch of the last of them."""
         row = counters.c.name == EPOCH
-        tx.execute(update(counters).where(row).values(value=counters.c.value + 1))
+        tx.execute(update(counters).where(row).values(value=counters.c.value + count))
         return int(tx.execute(_EPOCH_QUERY).scalar_one())
 
     # ---- requests as one call each

@@ -66,7 +66,11 @@ Duration = Annotated[
 
 
 def _duration(default: str, description: str) -> Any:
-    return Field(default=parse_duration(default), description=description)
+    return Field(
+        default=parse_duration(default),
+        description=description,
+        json_schema_extra={"default": default},  # as a file has it, not ISO 8601
+    )
 
 
 class RequestPolicy(BaseModel):

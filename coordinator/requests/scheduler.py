@@ -6,9 +6,10 @@ for company, but never past what a deadline allows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coordinator.requests.policy import RequestPolicy, show_duration
@@ -22,6 +23,7 @@ WINDOW, SINGLE_SHARD, WAIT = "window", "single_shard", ""
 SINGLE_SHARD_LEAST: Final = 2  # requests that one shard has to absorb, for an early flush
 SINGLE_SHARD_SHARE: Final = 0.5  # of the batch window that the first of them has to wait
 FAR: Final = timedelta(days=36500)  # longer than any deadline, within any calendar
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ def estimate(shards: Iterable[int], seconds: Mapping[int, float]) -> float:
 
     A shard that was never timed counts as the slowest that was.
     """
-    unknown = max(seconds.values(), default=0.0)
-    return sum(seconds.get(shard, unknown) for shard in set(shards))
+    asked = set(shards)
+    timed = asked & seconds.keys()
+    slowest = max(seconds.values(), default=0.0) if timed != asked else 0.0
+    return math.fsum(seconds[shard] for shard in timed) + slowest * (len(asked) - len(timed))
 
 
 def next_batch(
@@ -70,9 +74,9 @@ def next_batch(
     1. urgent: an urgent or a regulator's request runs at once and takes along ready requests
        that touch no further shard.
     2. deadline: less than ``early_flush_slack`` estimates are left to the deadline (or to the
-       internal target) of a ready request, or to the deadline of one that could still be
-       cancelled. It takes along all ready requests if these fit into the time left, else those
-       that touch no further shard.
+       internal target) of a ready request, the estimate being the seconds of all shards that
+       ready requests touch; or less than so many of its own are left to the deadline of one that
+       could still be cancelled. It takes along ready requests that touch no further shard.
     3. full: ``max_batch`` requests are ready.
     4. window: the first ready request has waited ``batch_window``.
     5. single_shard: every waiting request touches the same one shard, and the first has waited
@@ -121,6 +125,11 @@ def _ready_at(record: RequestRecord) -> datetime:
     return first if _is_urgent(record) else max(first, record.cancel_until)
 
 
+def _window_from(record: RequestRecord) -> datetime:
+    """When its batch window began; a batch that failed does not begin it again."""
+    return max(record.accepted_at or record.received_at, record.cancel_until)
+
+
 def _shards_of(records: Iterable[RequestRecord]) -> set[int]:
     return {shard for record in records for shard in record.shards}
 
@@ -141,55 +150,39 @@ class _Desk:
         if urgent:
             text = f"{len(urgent)} request(s) cannot wait"
             return self._run(urgent, ready, URGENT, text)
-        pressing = self._pressing(ready)
+        press_at = self._press_times(ready)
+        pressing = [r for r in self.waiting if press_at.get(r.request_id, NEVER) <= self.now]
         if pressing:
-            return self._run_pressing(pressing, ready)
+            first = to_iso(pressing[0].due_at)
+            text = f"{len(pressing)} deadline(s) or internal target(s) press; first due {first}"
+            return self._run(pressing, ready, DEADLINE, text)
         if not ready:
-            return Decision(wake_at=self._wake_at(ready))
+            return Decision(wake_at=self._wake_at(ready, press_at))
         limit, window = self.policy.max_batch, show_duration(self.policy.batch_window)
         if limit is not None and len(ready) >= limit:
             return self._run(ready, ready, FULL, f"{len(ready)} requests are ready")
-        waited = self.now - min(map(_ready_at, ready))
+        waited = self.now - min(map(_window_from, ready))
         if waited >= self.policy.batch_window:
             return self._run(ready, ready, WINDOW, f"the first waited the batch window ({window})")
         if self._on_one_shard() and waited >= self.policy.batch_window * SINGLE_SHARD_SHARE:
             text = f"one shard takes all, and the first waited half the batch window ({window})"
             return self._run(ready, ready, SINGLE_SHARD, text)
-        return Decision(wake_at=self._wake_at(ready))
-
-    def _press_at(self, record: RequestRecord, cost: float, *, is_ready: bool) -> datetime:
-        """When less than ``early_flush_slack`` x ``cost`` seconds are left to the deadline."""
-        deadline = record.due_at
-        if is_ready:
-            days = timedelta(days=self.policy.internal_target_days)
-            deadline = min(deadline, record.received_at + days)
-        slack_s = min(self.policy.early_flush_slack * cost, FAR.total_seconds())
-        return deadline - timedelta(seconds=slack_s)
+        return Decision(wake_at=self._wake_at(ready, press_at))
 
     def _press_times(self, ready: Sequence[RequestRecord]) -> dict[str, datetime]:
         """Request id -> when its deadline makes it run, for all whose back-off is over."""
-        cost = estimate(_shards_of(ready), self.seconds)
-        times = {record.request_id: self._press_at(record, cost, is_ready=True) for record in ready}
+        slack = self._slack(_shards_of(ready))
+        target = timedelta(days=self.policy.internal_target_days)
+        times = {r.request_id: min(r.due_at, r.received_at + target) - slack for r in ready}
         for record in self.waiting:
             if record.request_id not in times and _may_run_at(record) <= self.now:
-                own = estimate(record.shards, self.seconds)
-                times[record.request_id] = self._press_at(record, own, is_ready=False)
+                times[record.request_id] = record.due_at - self._slack(record.shards)
         return times
 
-    def _pressing(self, ready: Sequence[RequestRecord]) -> list[RequestRecord]:
-        times = self._press_times(ready)
-        return [r for r in self.waiting if times.get(r.request_id, r.due_at + FAR) <= self.now]
-
-    def _run_pressing(
-        self, pressing: Sequence[RequestRecord], ready: Sequence[RequestRecord]
-    ) -> Decision:
-        first = pressing[0]
-        ids = {record.request_id for record in pressing}
-        together = [*pressing, *(record for record in ready if record.request_id not in ids)]
-        left = (first.due_at - self.now).total_seconds()
-        fits = estimate(_shards_of(together), self.seconds) <= left
-        text = f"{len(pressing)} deadline(s) press, the first is {to_iso(first.due_at)}"
-        return self._run(together if fits else pressing, together, DEADLINE, text)
+    def _slack(self, shards: Iterable[int]) -> timedelta:
+        """``early_flush_slack`` x the estimate of these shards."""
+        seconds = self.policy.early_flush_slack * estimate(shards, self.seconds)
+        return timedelta(seconds=min(seconds, FAR.total_seconds()))
 
     def _on_one_shard(self) -> bool:
         shards = _shards_of(self.waiting)
@@ -227,13 +220,15 @@ class _Desk:
         ids = tuple(record.request_id for record in batch)
         return Decision(ids, reason, None, nearly_all, tuple(sorted(shards)), text)
 
-    def _wake_at(self, ready: Sequence[RequestRecord]) -> datetime | None:
+    def _wake_at(
+        self, ready: Sequence[RequestRecord], press_at: Mapping[str, datetime]
+    ) -> datetime | None:
         """The first time at which a rule may hold that does not hold now."""
-        times = list(self._press_times(ready).values())
+        times = list(press_at.values())
         for record in self.waiting:
             times += [_may_run_at(record), _ready_at(record)]
         if ready:
-            first, window = min(map(_ready_at, ready)), self.policy.batch_window
+            first, window = min(map(_window_from, ready)), self.policy.batch_window
             share = SINGLE_SHARD_SHARE if self._on_one_shard() else 1
             times.append(first + window * share)
         return min((time for time in times if time > self.now), default=None)

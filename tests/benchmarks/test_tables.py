@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.accuracy import overview
+from benchmarks.audit_power import Outcome, Setting, row
 from benchmarks.scarce import keep_few_labels
 from cluster.config import RolesConfig
 from cluster.graph import TRAIN, Change
@@ -60,3 +61,16 @@ def test_a_table_has_a_column_for_each_data_set() -> None:
     head = overview([comparison("a", (0.9, 0.7)), comparison("b", (0.7, 0.7))]).splitlines()[2]
 
     assert head == "| system | a | b | average |"
+
+
+def test_the_audit_table_counts_what_was_said_of_kept_and_of_retrained_weights() -> None:
+    sure = Outcome("fail", "pass", (1.0, 1.0), (9.0, 3.0), (0.0, 0.125), 1.0)
+    unsure = Outcome("inconclusive", "no power", (0.5, 0.0), (1.0, 1.0), (0.0, 0.125), 3.0)
+
+    line = row(Setting("folder/cora", "unweave", 20, (5,)), 5, [sure, sure, unsure])
+
+    assert line["data"] == "cora" and line["erased"] == "5"
+    assert line["kept weights fail"] == line["retrained pass"] == "2/3"
+    assert line["otherwise (kept; retrained)"] == "1 inconclusive; 1 no power"
+    assert line["power gap / LiRA"] == "0.83 / 0.67"
+    assert line["distance gap / LiRA"] == "9.0 / 3.0"

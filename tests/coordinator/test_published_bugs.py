@@ -82,7 +82,7 @@ class ShuffledPool:
         return results
 
     def tell(self, method: str, job: Any) -> list[Any]:
-        return self._pool.tell(method, job)
+        return self.inner.tell(method, job)
 
     def cpu_seconds(self) -> float:
         return self.inner.cpu_seconds()

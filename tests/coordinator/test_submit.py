@@ -299,7 +299,7 @@ def test_a_failing_batch_is_tried_again_later_and_then_failed_with_its_shards_na
         attempts += 1
         assert_same(summary(system), before)
         assert not system.graph.has_node(node)
-        clock.forward(hours=8)
+        clock.forward(hours=2)
 
     assert attempts == system.config.erasure.max_attempts
     assert f"shards [{shard}]" in request.record.reason

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import HomeError
-from coordinator.evidence.chain import require_chain
+from coordinator.evidence.chain import require_chain, require_heads
+from coordinator.evidence.keys import read_keys
 from coordinator.requests.states import CLOSED, State
 from coordinator.system import System
 from tests.coordinator.systems import artefacts_of, files_of
@@ -86,7 +87,10 @@ def check(system: System) -> None:
     assert known == artefacts_of(system)
     assert ledger.batches.list(state="open") == []
     assert ledger.vault.names() == set()
-    require_chain([asdict(row) for row in ledger.audit.rows()])
+    rows = [asdict(row) for row in ledger.audit.rows()]
+    require_chain(rows)
+    keys = read_keys(system.home / "keys" / "issuer.pub") if system.requests() else {}
+    require_heads(rows, list(ledger.audit.signed_heads().values()), keys)
     completed = [r.request_id for r in system.requests(state=State.COMPLETED)]
     assert sorted(c.request_id for c in ledger.certificates.list()) == completed
     for kind, key in system.generation.artefacts:

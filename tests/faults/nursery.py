@@ -30,7 +30,7 @@ WARM = (
     "cluster.readers.arrays",
     "coordinator.certify",
     "coordinator.pools.inline",
-    "coordinator.verify",
+    "coordinator.verification",
     "cryptography.hazmat.primitives.ciphers.aead",
     "sqlite3",
     "tests.faults.checks",

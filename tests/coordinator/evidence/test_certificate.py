@@ -29,7 +29,7 @@ from coordinator.evidence.leaves import open_row
 from coordinator.evidence.report import Report
 from coordinator.evidence.salts import Disclosure, derive, disclose
 from coordinator.evidence.shape import NOT_CLAIMED
-from coordinator.evidence_cli import verify_certificate_cmd
+from coordinator.evidence_cli import verify_certificate
 from tests.coordinator.evidence.cases import NOON, SECRET, Case, make_case, next_statement
 from tests.graphs import random_graph
 
@@ -304,14 +304,14 @@ def test_the_command_prints_the_certificate_and_exits_with_7_on_failure(
     paths = files(case, tmp_path)
     Signer.create(tmp_path / "stranger")
 
-    verify_certificate_cmd(paths["cert"], paths["key"], secret=paths["secret"])
+    verify_certificate(paths["cert"], paths["key"], secret=paths["secret"])
     assert "Certificate cert_1" in capsys.readouterr().out
     with pytest.raises(typer.Exit) as caught:
-        verify_certificate_cmd(paths["cert"], tmp_path / "stranger" / "issuer.pub", as_json=True)
+        verify_certificate(paths["cert"], tmp_path / "stranger" / "issuer.pub", as_json=True)
     assert caught.value.exit_code == 7
     assert not json.loads(capsys.readouterr().out)["ok"]
     with pytest.raises(SecretError):
-        verify_certificate_cmd(paths["cert"], paths["key"], secret=tmp_path / "none")
+        verify_certificate(paths["cert"], paths["key"], secret=tmp_path / "none")
 
 
 HEAVY = ("torch", "ray", "numpy", "pandas", "sqlalchemy", "pyarrow", "scipy", "pydantic")

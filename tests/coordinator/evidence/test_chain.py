@@ -26,7 +26,7 @@ from coordinator.evidence.chain import (
     sign_head,
 )
 from coordinator.evidence.keys import Signer
-from coordinator.evidence_cli import log_verify_cmd
+from coordinator.evidence_cli import verify_log
 from tests.coordinator.evidence.cases import NOON
 
 Rows = list[dict[str, Any]]
@@ -223,11 +223,11 @@ def test_the_command_checks_an_exported_log(
     path, key = tmp_path / "log.jsonl", log.signer.folder / "issuer.pub"
     path.write_text("".join(export_log(log.rows, log.heads)))
 
-    log_verify_cmd(path, key, as_json=True)
+    verify_log(path, key, as_json=True)
     assert json.loads(capsys.readouterr().out)["ok"]
 
     path.write_text("".join(export_log(log.rows[:-1], log.heads)))
     with pytest.raises(typer.Exit) as caught:
-        log_verify_cmd(path, key)
+        verify_log(path, key)
     assert caught.value.exit_code == 7
     assert "FAIL signed heads: UW-V021" in capsys.readouterr().out

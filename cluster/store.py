@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 SUFFIX = ".safetensors"
 MARKER = "HOME"
+DOOMED = ".doomed"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Store(Protocol):
     def has(self, kind: str, key: str) -> bool:
         """Whether a blob is visible."""
 
-    def delete(self, kind: str, key: str) -> None:
+    def delete(self, kind: str, key: str, *, fence: int) -> None:
         """Destroy a blob; no error when it is gone already."""
 
     def keys(self) -> Iterator[tuple[str, str]]:
@@ -98,7 +99,8 @@ class LocalStore:
                 f"{self.home} has a folder 'objects' or 'staging' that unweave did not make and "
                 "would clear; choose another home"
             )
-        write_privately(self.home / MARKER, home_id + "\n")
+        else:
+            write_privately(self.home / MARKER, f"{home_id}\n")
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -166,6 +168,11 @@ class LocalStore:
                 f"{folder} was barred: a later coordinator took over {self.home}; nothing was "
                 "written, close this System"
             ) from error
+        except OSError as error:
+            raise HomeError(
+                f"{folder} cannot be written ({error.strerror}); free some space, check owner and "
+                "mode of the home, then open it again"
+            ) from error
 
     def bar(self, fence: int) -> None:
         """Put a plain file in the place of the staging folder of every fence before this one.
@@ -222,9 +229,34 @@ class LocalStore:
         """Whether a blob is visible."""
         return self.path(kind, key).exists()
 
-    def delete(self, kind: str, key: str) -> None:
-        """Destroy a blob; no error when it is gone already."""
-        self.path(kind, key).unlink(missing_ok=True)
+    def delete(self, kind: str, key: str, *, fence: int) -> None:
+        """Destroy a blob; no error when it is gone already.
+
+        It goes through ``staging/<fence>``, so that a coordinator that was paused in the middle of
+        a purge destroys nothing that a later one has built under the same key.
+
+        Raises:
+            LeaseError: a later holder barred this fence.
+        """
+        doomed = self._staged(kind, key, fence).with_suffix(DOOMED)
+        with self._unbarred(fence):
+            doomed.parent.mkdir(parents=True, exist_ok=True)
+            if self.has(kind, key):
+                self.path(kind, key).rename(doomed)
+                doomed.unlink()
+
+    def write_file(self, name: str, content: str, *, fence: int) -> None:
+        """Write a small text file of the home in one step, readable by its owner alone.
+
+        Raises:
+            LeaseError: a later holder barred this fence.
+        """
+        temporary = self.home / "staging" / str(fence) / f"{name}.tmp"
+        with self._unbarred(fence):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(temporary, content.encode())
+            temporary.rename(self.home / name)
+        fsync_folder(self.home)
 
     def keys(self) -> Iterator[tuple[str, str]]:
         """Every visible ``(kind, key)``."""
@@ -254,14 +286,19 @@ def note_damage(error: CorruptArtefactError) -> None:
 def write_privately(path: Path, content: str) -> None:
     """Write a file without records in one step, readable by its owner alone."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    write_durably(temporary, content.encode())
+    temporary.rename(path)
+    fsync_folder(path.parent)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, and wait until its bytes are on disk."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
-    fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from cluster.digest import tensors_digest
-from cluster.errors import LeaseError, UnweaveError, VerificationError
+from cluster.errors import HomeError, LeaseError, UnweaveError, VerificationError
 from coordinator.certify import Gathering, Issuing, last_entries
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
@@ -249,7 +249,12 @@ class Batch:
 
     def _evidence(self) -> Mapping[str, Any]:
         row = self.engine.ledger.batches.get(self.batch_id)
-        assert row is not None and row.evidence is not None
+        if row is None or row.evidence is None:
+            self.engine.ledger.lease.require()  # a later coordinator finished this batch
+            raise HomeError(
+                f"the ledger has lost the evidence of batch {self.batch_id}, which is not finished;"
+                " restore ledger and home from the same backup"
+            )
         return row.evidence
 
     def _advance(self, action: Action, evidence: Mapping[str, Any] | None = None) -> None:

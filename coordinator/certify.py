@@ -60,7 +60,10 @@ CLAIMS = {
 def open_signer(engine: Engine) -> Signer:
     """The home's signing key, made where there is none."""
     folder = engine.home / "keys"
-    return Signer.open(folder) if (folder / PRIVATE_NAME).exists() else Signer.create(folder)
+    if (folder / PRIVATE_NAME).exists():
+        return Signer.open(folder)
+    with engine.ledger.write():  # one that lost its lease replaces nobody's key
+        return Signer.create(folder)
 
 
 # ---- before publication

@@ -23,7 +23,7 @@ from cluster.home import GRAPH, SEGMENT, graph_blobs, load_graph, load_partition
 from cluster.partition import Partition
 from cluster.partitioners import make_partition
 from cluster.segments import graph_digest
-from cluster.store import LocalStore, note_damage, write_privately
+from cluster.store import LocalStore, note_damage
 from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
 from coordinator.backups import expire_backups
 from coordinator.config import Config, StorageConfig, load_config
@@ -128,7 +128,7 @@ class Engine:
         with watch.stage("partition"):
             made = partition or self.cut(graph)
         self.ledger.set_settings({"source_graph": source})
-        write_privately(self.home / CONFIG_FILE, _dump(self.config))
+        self.store.write_file(CONFIG_FILE, _dump(self.config), fence=self.ledger.lease.fence)
         wanted = Wanted(graph, made, 0)
         if finished is not None:
             self.reconciler().take_over(wanted, finished)
@@ -216,7 +216,7 @@ class Engine:
         registered = self.ledger.registered()
         for item in list(self.store.keys()):
             if item not in registered:
-                self.store.delete(*item)
+                self.store.delete(*item, fence=self.ledger.lease.fence)
         self.store.clear_staging(self.ledger.lease.fence)
 
     # ---- moving on
@@ -289,7 +289,7 @@ class Engine:
     def destroy(self, items: Collection[tuple[str, str]]) -> None:
         """Destroy some artefacts that are no longer needed."""
         for kind, key in items:
-            self.store.delete(kind, key)
+            self.store.delete(kind, key, fence=self.ledger.lease.fence)
         self.ledger.unregister(items)
 
     def store_view(self, graph: Graph) -> Generation:
@@ -413,7 +413,7 @@ class Engine:
         if not text:
             return config
         settled = load_config(yaml.safe_load(text)).model_copy(update={"storage": config.storage})
-        write_privately(self.home / CONFIG_FILE, _dump(settled))
+        self.store.write_file(CONFIG_FILE, _dump(settled), fence=self.ledger.lease.fence)
         self.ledger.set_settings({PENDING_CONFIG: ""})
         return settled
 

@@ -262,7 +262,7 @@ class Reconciler:
 
     def _drop(self, kind: str, key: str, error: CorruptArtefactError) -> None:
         note_damage(error)
-        self.store.delete(kind, key)
+        self.store.delete(kind, key, fence=self.fence)
 
     def take_over(self, wanted: Wanted, source: LocalStore) -> None:
         """Copy finished submodels and slices of the wanted state from another store.
@@ -376,7 +376,7 @@ def purge(
     ledger.lease.require()
     gone = [item for item in ledger.registered() if item not in kept]
     for kind, key in gone:
-        store.delete(kind, key)
+        store.delete(kind, key, fence=ledger.lease.fence)
     store.clear_staging(ledger.lease.fence)
     ledger.unregister(gone)
     return gone

@@ -179,9 +179,9 @@ def _advice(url: URL, error: DBAPIError) -> str | None:
         return f"{name} cannot be written ({reason}); check the owner and mode of the home"
     if "locked" in reason:
         return f"{name} is locked by another process ({reason}); end it (kill -9 if it is paused)"
-    if "full" in reason:
+    if "full" in reason or "disk I/O" in reason:
         return f"{name} cannot grow ({reason}); free some space, then open the home again"
-    if "not a database" in reason or "malformed" in reason or "disk I/O" in reason:
+    if "not a database" in reason or "malformed" in reason:
         return f"{name} is not a readable ledger ({reason}); restore it"
     return None
 

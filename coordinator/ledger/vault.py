@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from cluster.errors import HomeError
-from cluster.store import fsync_folder
+from cluster.store import fsync_folder, write_durably
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -115,7 +115,8 @@ class Vault:
 
     def destroy(self, names: Iterable[str]) -> None:
         """Overwrite and unlink keys; no error when one is gone already."""
-        for name in names:
+        doomed = list(names)
+        for name in doomed:
             path = self._path(name)
             try:
                 with path.open("r+b") as file:
@@ -125,7 +126,7 @@ class Vault:
             except FileNotFoundError:
                 continue
             path.unlink(missing_ok=True)
-        if self._payload.exists():
+        if doomed and self._payload.exists():
             fsync_folder(self._payload)
 
     def names(self) -> set[str]:
@@ -133,8 +134,10 @@ class Vault:
         return {path.name.removesuffix(SUFFIX) for path in self._payload.glob(f"*{SUFFIX}")}
 
     def sweep(self, found: Iterable[str], used: Container[str]) -> None:
-        """Destroy those of the ``found`` keys that no request uses."""
+        """Destroy those of the ``found`` keys that no request uses, and files half written."""
         self.destroy(name for name in found if name not in used)
+        for path in self.folder.rglob("*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._payload / (name + SUFFIX)
@@ -153,12 +156,7 @@ class Vault:
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
+            write_durably(temporary, key)
             temporary.rename(path)
             for folder in (path.parent, path.parent.parent):
                 fsync_folder(folder)

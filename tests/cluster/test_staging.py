@@ -93,3 +93,48 @@ def test_a_folder_that_is_made_again_while_it_is_barred_is_barred_all_the_same(
     store.bar(2)
 
     assert _staging(store) == {"1": "file"}
+
+
+def test_a_deletion_under_an_earlier_fence_destroys_nothing(store: LocalStore) -> None:
+    store.stage("content", "a", BLOB, fence=1)
+    store.promote("content", ["a"], fence=1)
+    store.bar(2)
+
+    with pytest.raises(LeaseError, match="later coordinator"):
+        store.delete("content", "a", fence=1)
+    assert list(store.keys()) == [("content", "a")]
+
+    store.delete("content", "a", fence=2)
+    store.delete("content", "a", fence=2)
+    assert list(store.keys()) == []
+    assert list((store.home / "staging").rglob("*.*")) == []
+
+
+def test_a_file_of_the_home_is_not_written_under_an_earlier_fence(store: LocalStore) -> None:
+    store.bar(2)
+
+    with pytest.raises(LeaseError, match="later coordinator"):
+        store.write_file("config.yaml", "of the first", fence=1)
+    store.write_file("config.yaml", "of the second", fence=2)
+
+    assert (store.home / "config.yaml").read_text() == "of the second"
+    assert (store.home / "config.yaml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_marker_that_was_half_written_does_not_keep_the_home_from_being_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def crash(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", crash)
+    store = LocalStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.initialise("home")
+
+    store.initialise("home")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"HOME", "objects", "staging"}

@@ -149,7 +149,7 @@ def test_slices_survive_a_restart(bench: Workbench, records: Records) -> None:
 
 
 def _delete(system: System, key: str) -> None:
-    system.engine.store.delete("slice", key)
+    system.engine.store.delete("slice", key, fence=system.engine.ledger.lease.fence)
 
 
 def _damage(system: System, key: str) -> None:

@@ -39,7 +39,8 @@ def test_the_readmes_commands_exist() -> None:
     ).stdout
 
     job = {"data", "train", "plan", "erase", "predict", "verify", "status"}
-    assert commands == job | {"tune", "compare", "requests", "subjects"}
+    evidence = {"certificates", "log", "audit", "backup"}
+    assert commands == job | evidence | {"tune", "compare", "requests", "subjects"}
     assert all(re.search(rf"\b{command}\b", helped) for command in commands)
 
 

@@ -87,6 +87,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, node: NodeId) -> None:
     monkeypatch.setattr(Reconciler, "_build", failing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_nothing_of_an_erased_record_is_left_in_any_byte(
     design: str, bench: Workbench, log: Path, monkeypatch: pytest.MonkeyPatch

@@ -133,6 +133,7 @@ def _erase(system: System, erasure: Erasure) -> Erased:
 # ---- against an independent process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_weights_after_an_erasure_equal_those_of_a_system_that_never_had_the_data(
@@ -141,6 +142,7 @@ def test_weights_after_an_erasure_equal_those_of_a_system_that_never_had_the_dat
     assert_same(comparison.here[name, kind].summary, comparison.elsewhere[name, kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OWNERS_ONLY)
 def test_the_shards_that_own_the_erased_records_and_no_others_are_retrained(
@@ -153,6 +155,7 @@ def test_the_shards_that_own_the_erased_records_and_no_others_are_retrained(
     assert moved(erased.keys_before, after) == erased.owners
 
 
+@pytest.mark.slow
 def test_every_erasure_kind_moves_the_generation_to_a_key_of_its_own(
     comparison: Comparison,
 ) -> None:
@@ -185,6 +188,7 @@ def test_untouched_shards_keep_their_keys_and_files_and_old_files_go(bench: Work
 # ---- many requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [{**LOUVAIN, **OPTIMAL}, HASH, REDERIVED],

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cluster.store import SUFFIX
+from cluster.store import DOOMED, SUFFIX
 
 DATABASE: Final = "ledger.db"  # stands for whatever storage.database names
 BACKUPS: Final = "backups"
@@ -50,14 +50,15 @@ def _matches(path: PurePosixPath, pattern: PurePosixPath) -> bool:
 
 
 def artefact_of(path: PurePosixPath) -> tuple[str, str] | None:
-    """``(kind, key)`` of a promoted or staged artefact's file, relative to its home."""
+    """``(kind, key)`` of a file of an artefact: promoted, staged, or about to be destroyed."""
     parts = path.parts
     if len(parts) != 3:
         return None
     if parts[0] == "objects" and parts[2].endswith(SUFFIX):
         return parts[1], parts[2].removesuffix(SUFFIX)
-    if parts[0] == "staging" and SUFFIX in parts[2]:
-        kind, _, key = parts[2].partition(SUFFIX)[0].partition(".")
+    if parts[0] == "staging" and (SUFFIX in parts[2] or parts[2].endswith(DOOMED)):
+        name = parts[2].partition(SUFFIX)[0].removesuffix(DOOMED)
+        kind, _, key = name.partition(".")
         return kind, key
     return None
 

@@ -28,6 +28,7 @@ FIXED_FILES: Final = {
     f"{DATABASE}-journal": "the ledger's rollback journal",
     "keys/*": "random keys",
     "keys/payload/*": "random keys of requests' payloads, destroyed with them",
+    "staging/*/config.yaml.tmp": "the configuration, before it is renamed into place",
     "staging/*": "an empty file that bars an earlier holder of the lease",
 }
 

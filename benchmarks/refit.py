@@ -54,6 +54,13 @@ class Meter:
         self.spent[method] = self.spent.get(method, 0.0) + self._ask() - before
         return answers
 
+    def tell(self, method: str, job: Any) -> list[Any]:
+        """Run a method on every actor and note what it costs."""
+        before = self._ask()
+        answers = self.pool.tell(method, job)
+        self.spent[method] = self.spent.get(method, 0.0) + self._ask() - before
+        return answers
+
     def _ask(self) -> float:
         started = time.process_time()
         seconds = self.pool.cpu_seconds()

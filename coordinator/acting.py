@@ -95,13 +95,18 @@ def _bind(
     ledger, (before, after) = engine.ledger, pair
     request_id, data = before.request_id, payloads[before.request_id]
     erasure, subjects = Erasure.from_json(data), tuple(data.get("subjects", ()))
-    enters = after.state in MASKED and before.state not in MASKED and before.epoch is None
+    enters = after.state in MASKED and before.epoch is None
+    goes_back = before.state in MASKED and after.state == State.NEEDS_APPROVAL
     leaves = after.state in CLOSED
-    if enters or (leaves and before.epoch is not None):
-        after = replace(after, epoch=ledger.next_epoch(tx))
+    if enters or goes_back or (leaves and before.epoch is not None):
+        epoch = ledger.next_epoch(tx)
+        after = replace(after, epoch=None if goes_back else epoch)
     if enters:
         marks = marks_of(ledger, erasure, engine.live.graph) | subject_marks(ledger, subjects)
         ledger.requests.add_marks(tx, request_id, marks)
+    if goes_back:  # not binding any more: a hold ended on what nobody approved
+        ledger.requests.remove_marks(tx, [request_id])
+        mask.drop([request_id])
     if leaves:
         ledger.requests.remove_marks(tx, [request_id])
         ledger.requests.destroy_payloads(tx, [request_id])

@@ -108,13 +108,15 @@ def make_backup(engine: Engine, name: str | None = None) -> Backup:
             f"backup name {name!r}: use up to 64 letters, digits, '.', '_', '-', a letter or digit "
             "first"
         )
+    folder = engine.home / BACKUPS / name
+    if folder.exists() and name not in {backup.name for backup in ledger.backups.list()}:
+        raise HomeError(f"{folder} is there and is no backup of this ledger; choose another name")
     with ledger.write() as tx:
         epoch = _clean_up_to(ledger, tx)
         expires = now + timedelta(days=engine.config.retention.backup_days)
         backup = Backup(name, f"{BACKUPS}/{name}", now, expires, epoch)
         ledger.backups.add(tx, backup)
         ledger.audit.append(tx, "backup", "", None, {"name": name}, at=now)
-    folder = engine.home / backup.path
     try:
         _fill(engine, folder, backup)
     except OSError as error:

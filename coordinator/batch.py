@@ -22,6 +22,7 @@ from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.evidence.chain import sign_head
 from coordinator.ledger.batch_table import Batch as BatchRow
+from coordinator.planner import counts_in_order
 from coordinator.reconcile import Built
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import TRANSITIONS, Action, State, decide
@@ -97,10 +98,17 @@ class Batch:
             except LeaseError:
                 raise
             except Exception as error:
-                self._fail(error)
+                if not self._is_published():  # else the batch goes on at the next opportunity
+                    self._fail(error)
                 raise
         self._purge()
         self._complete()
+
+    def _is_published(self) -> bool:
+        """Whether the ledger says so, whatever this process was told."""
+        found = self.engine.ledger.requests.find(batch_id=self.batch_id)
+        self._records = {record.request_id: record for record in found}
+        return bool(found) and not any(record.state in UNPUBLISHED for record in found)
 
     # ---- up to publication
 
@@ -120,7 +128,9 @@ class Batch:
         self._advance(Action.BUILT)
         if built is not None:
             self._check(built)
-        evidence = self._gathering.gather(built, asked)
+        in_order = sorted(self._records.values(), key=lambda r: (r.epoch or 0, r.request_id))
+        counts = counts_in_order(live.graph, {r.request_id: asked[r.request_id] for r in in_order})
+        evidence = self._gathering.gather(built, asked) | {"counts": counts}
         people = {name for data in payloads.values() for name in data.get("subjects", ())}
         subjects = engine.people.rewritten(people, change.nodes)
         self._publish(built, subjects, payloads, evidence, started)
@@ -161,13 +171,13 @@ class Batch:
                 after.number,
                 after.retrained if built else (),
                 seconds,
-                record.records,
+                evidence["counts"][key],
                 built.stopwatch.to_json() if built else {},
                 record.unknown,
                 payloads[key]["already"],
             )
             changed = decide(record, Action.PUBLISH, now, policy=engine.config.erasure)
-            done[key] = replace(changed, receipt=receipt.to_json())
+            done[key] = replace(changed, records=evidence["counts"][key], receipt=receipt.to_json())
 
         def close(tx: Connection) -> None:
             pairs = [(self._records[key], record) for key, record in done.items()]

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import ConfigError, HomeError, RequestError, VerificationError
 from coordinator.evidence.check import check_certificate, open_certificate
 from coordinator.evidence.describe import describe
+from coordinator.evidence.facts import Submodel
 from coordinator.evidence.keys import PUBLIC_NAME, read_keys
-from coordinator.evidence.live import check_live
+from coordinator.evidence.live import check_live, follow
+from coordinator.evidence.lookup import shard_entry
 from coordinator.evidence.report import Check, Report
-from coordinator.evidence.salts import Disclosure, disclose
+from coordinator.evidence.salts import NEW, Disclosure, derive, disclose
+from coordinator.evidence.statement import seal_submodel
 
 if TYPE_CHECKING:
     from coordinator.generation import Generation
@@ -157,17 +160,49 @@ def _compare(
         later = [open_certificate(item.envelope, read_keys(key)) for item in issued]
         live = _live(ledger) if replayed is None else _replayed(ledger, home, replayed)
         report = check_live(statement, own.secret, live, later)
+        shards = statement["predicate"]["scope"]["shards"] if replayed is None else replayed
+        last = [
+            check
+            for shard in shards
+            for check in _certified_last(ledger, statement, shard, live, later)
+        ]
     finally:
         ledger.close()
     if replayed is None:
-        return report
+        return Report((*report.checks, *last))
     wanted = {f"shard {shard}" for shard in replayed}
     checks = [
         Check(f"replay of {check.name}", check.ok, check.detail)
-        for check in report.checks
-        if check.name in wanted or not check.ok
+        for check in (*report.checks, *last)
+        if check.name in wanted or check.name == "secret"
     ]
     return Report(tuple(checks), tuple(replayed))
+
+
+def _certified_last(
+    ledger: Ledger,
+    statement: Mapping[str, Any],
+    shard: int,
+    live: Live,
+    later: Sequence[Mapping[str, Any]],
+) -> list[Check]:
+    """Whether a superseded shard has what the last certificate of its chain says."""
+    try:
+        chain = follow(statement, shard, later)
+    except VerificationError:
+        return []  # the comparison has said so already
+    found = ledger.certificates.get(chain[-1]) if chain else None
+    if found is None:
+        return []
+    known = {item["predicate"]["certificate"]: item for item in later}
+    entry = shard_entry(known[found.certificate_id], shard) or {}
+    salt = derive(found.secret, found.certificate_id, NEW, shard)
+    mine = seal_submodel(salt, Submodel(*live[shard])) if shard in live else None
+    name = f"shard {shard}"
+    if mine == entry.get("new"):
+        return [Check(name, True, f"has what certificate {found.certificate_id} says")]
+    wrong = "differs from what the last certificate of its chain says"
+    return [Check(name, False, f"{wrong} ({found.certificate_id})")]
 
 
 def _generation(ledger: Ledger) -> Generation:

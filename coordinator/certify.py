@@ -95,7 +95,7 @@ class Gathering:
         names = {key: sorted(map(name_digest, _nodes_of(e))) for key, e in asked.items()}
         reading = _reading(names, old)
         seeds = {s: submodel_seed(self.engine.config.seed, live.partition.names[s]) for s in old}
-        evidence = {
+        evidence: dict[str, Any] = {
             "before": _facts(live.generation),
             "after": _facts(after),
             "old": {str(s): live.generation.shards[s] for s in changed},
@@ -105,6 +105,9 @@ class Gathering:
             "seeds": {str(s): str(seeds[s]) for s in changed},
             "segments": _moved_segments(live.graph, built.wanted.graph if built else live.graph),
             "touched": {key: _segments_of(live.graph, e) for key, e in asked.items()},
+            "method": vars(_method(self.engine)),
+            "guarantee": list(_guarantee(live)),
+            "kept": [[item["name"], item["why"]] for item in _kept(self.engine)],
             "requests": {},
         }
         for key in sorted(asked):
@@ -193,6 +196,28 @@ def _moved_segments(before: Graph, after: Graph) -> dict[str, str]:
     return {str(i): str(old) for i, (old, new) in enumerate(pairs) if old != new}
 
 
+def _guarantee(live: Live) -> tuple[str, str, str]:
+    guarantee = live.partition.guarantee
+    return "exact", guarantee, CLAIMS[guarantee]
+
+
+def _method(engine: Engine) -> MethodFacts:
+    config, recipe = engine.config, engine.recipe
+    plain = config.model_dump(mode="json", exclude={"storage", "erasure", "retention"})
+    return MethodFacts(
+        f"unweave {version('unweave')}",
+        str(digest("config", json.dumps(plain, sort_keys=True))),
+        {"config": recipe.config.model_dump(mode="json"), "profile": dict(recipe.profile)},
+        config.seed,
+    )
+
+
+def _kept(engine: Engine) -> list[dict[str, str]]:
+    """What was chosen from data and stays, with the reason."""
+    chosen = retained(engine.live.partition, engine.config.partition)
+    return [*chosen, *retained_choice(engine.config)]
+
+
 def _facts(generation: Generation) -> dict[str, Any]:
     facts = GenerationFacts(
         generation.number,
@@ -272,8 +297,8 @@ class Issuing:
             GenerationFacts(**self.evidence["before"]),
             GenerationFacts(**self.evidence["after"]),
             shards,
-            self._guarantee(),
-            self._method(),
+            tuple(self.evidence["guarantee"]),
+            MethodFacts(**self.evidence["method"]),
             self._artefacts(),
             self._purged_for(record, [item.shard for item in shards]),
             self._residuals(record),
@@ -287,7 +312,7 @@ class Issuing:
         name = str(shard)
         old, new = (ShardEntry(*self.evidence[side][name]) for side in ("old", "new"))
         last = self.evidence["previous"][name]
-        epochs = self.engine.recipe.config.training_epochs if new.weights_digest else 0
+        epochs = self.evidence["method"]["recipe"]["config"]["training_epochs"]
         return ShardEvidence(
             shard,
             self.evidence["names"][name],
@@ -297,7 +322,7 @@ class Issuing:
             trees,
             None if last is None else (last[0], last[1]),
             self.evidence["seconds"][name],
-            epochs,
+            epochs if new.weights_digest else 0,
         )
 
     def _times(self, record: RequestRecord) -> dict[str, datetime]:
@@ -312,20 +337,6 @@ class Issuing:
         }
         return {name: at for name, at in times.items() if at is not None}
 
-    def _guarantee(self) -> tuple[str, str, str]:
-        guarantee = self.engine.live.partition.guarantee
-        return "exact", guarantee, CLAIMS[guarantee]
-
-    def _method(self) -> MethodFacts:
-        config, recipe = self.engine.config, self.engine.recipe
-        plain = config.model_dump(mode="json", exclude={"storage", "erasure"})
-        return MethodFacts(
-            f"unweave {version('unweave')}",
-            str(digest("config", json.dumps(plain, sort_keys=True))),
-            {"config": recipe.config.model_dump(mode="json"), "profile": dict(recipe.profile)},
-            config.seed,
-        )
-
     def _artefacts(self) -> list[tuple[str, str, str]]:
         """What was recomputed, refit or retained, and why."""
         before, after = self.evidence["before"], self.evidence["after"]
@@ -336,13 +347,10 @@ class Issuing:
         why = kept if same else "fitted again on the surviving records"
         rows.append(("aggregator", "retained" if same else "refit", why))
         rows.append(("submodels of the other shards", "retained", "their contents did not change"))
-        live = self.engine.live
-        if live.partition.guarantee != "frozen":
-            rows.append(("partition", "recomputed", CLAIMS[live.partition.guarantee]))
-        chosen = (*retained(live.partition, self.engine.config.partition),)
-        for item in (*chosen, *retained_choice(self.engine.config)):
-            rows.append((item["name"], "retained", item["why"]))
-        return rows
+        _, guarantee, claim = self.evidence["guarantee"]
+        if guarantee != "frozen":
+            rows.append(("partition", "recomputed", claim))
+        return rows + [(name, "retained", why) for name, why in self.evidence["kept"]]
 
     def _purged_for(self, record: RequestRecord, shards: Sequence[int]) -> list[Purged]:
         """Artefacts that held this request's records; those of other shards and segments not."""

@@ -272,9 +272,24 @@ class Engine:
             keys = tuple(generation.submodels.values())
             self._pool.tell("release", ReleaseJob(str(self.home), generation.graph_key, keys))
 
+    def catch_up(self) -> bool:
+        """Turn to the published generation where this process missed that it was published.
+
+        A commit may succeed and its answer be lost; what is purged must go by the ledger.
+
+        Returns:
+            Whether it was missed.
+        """
+        current = self.ledger.current_generation()
+        if current is None or current[0] == self.live.generation.number:
+            return False
+        self.load(None)
+        self._index = self.answering = None
+        return True
+
     def superseded(self) -> list[tuple[str, str]]:
-        """Artefacts that the published generation does not refer to."""
-        kept = set(self.live.generation.artefacts)
+        """Artefacts that the published generation does not refer to, nor the subjects."""
+        kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return sorted(item for item in self.ledger.registered() if item not in kept)
 
     def purge(self) -> list[tuple[str, str]]:
@@ -282,6 +297,7 @@ class Engine:
 
         Backups whose time is over go as well.
         """
+        self.catch_up()
         expire_backups(self.ledger, self.home, self.clock())
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return purge(self.ledger, self.store, kept)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -56,12 +57,30 @@ class Erasing:
     """Takes requests in and carries them out, for one opened home."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
-        self.engine, self.clock, self.mask = engine, clock, Mask(engine)
+        self.engine, self.clock = engine, clock
+        self._mask, self._in_doubt = Mask(engine), False
         self._gathering = Gathering(engine)
+
+    @property
+    def mask(self) -> Mask:
+        """What no answer reads; read back where a failure left it in doubt what was committed."""
+        if self._in_doubt:
+            self._mask.load()
+            self._in_doubt = False
+        return self._mask
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Around a change of requests: after a failure the ledger is asked what became of it."""
+        try:
+            yield
+        except BaseException:
+            self._in_doubt = True
+            raise
 
     def load(self) -> None:
         """Read back what was accepted and is not forgotten yet."""
-        self.mask.load()
+        self._in_doubt = True
         refresh_parents(self.engine.ledger, self.clock())
 
     def masked_graph(self) -> Graph:
@@ -96,15 +115,17 @@ class Erasing:
         check_rules(self.masked_graph(), rules)
         kept = engine.people.admitted(subjects)
         engine.people.write(kept)
-        with ledger.write() as tx:
+        with self._changing(), ledger.write() as tx:
             engine.people.note(tx, kept)
             engine.people.note_rules(tx, rules)
             ledger.next_epoch(tx)
             detail = {"subjects": len(kept.subjects), "rows": kept.num_rows}
             ledger.audit.append(tx, "set_subjects", "", None, detail)
-        with ledger.write() as tx:
+        self._in_doubt = True
+        mask = self.mask.copy()
+        with self._changing(), ledger.write() as tx:
             resolve_again(engine, tx, mask, (), self.clock())
-        self.mask = mask
+        self._mask = mask
         engine.destroy(before - kept_map(ledger))
         return subjects.num_rows - kept.num_rows
 
@@ -125,7 +146,7 @@ class Erasing:
         engine, live = self.engine, self.engine.live
         marks = [asked_marks(engine.ledger, item, live.graph) for item in asked]
         wanted = {mark for named in marks for group in named.values() for mark in group}
-        found = engine.ledger.erased_by(list(wanted))
+        found = engine.ledger.erased_by(list(wanted), unlearned_only=True)
         epoch, plans = engine.ledger.epoch(), []
         for item, named in zip(asked, marks, strict=True):
             rest, already = split_erased(item, live.graph, named, found)
@@ -184,19 +205,16 @@ class Erasing:
         ledger, now = self.engine.ledger, self.clock()
         graph, mask = self.engine.live.graph, self.mask.copy()
         records, marks, payloads = [], {}, {}
-        named: dict[bytes, str] = {}  # what earlier requests of this call have named
-        with ledger.write() as tx:
+        with self._changing(), ledger.write() as tx:
             epoch = ledger.next_epoch(tx, 0)
             for ask in asks:
                 plan = ask.plan
                 own = marks_of(ledger, plan.erasure, graph) | subject_marks(ledger, plan.subjects)
-                first = next((named[mark] for mark in own if mark in named), "")
-                record = self._decided(ask, now, first if own.keys() <= named.keys() else "")
+                record = self._decided(ask, now)
                 if record.state in MASKED:
                     epoch += 1
                     record = replace(record, epoch=epoch)
                     marks[record.request_id] = own
-                    named.update(dict.fromkeys(own.keys() - named.keys(), record.request_id))
                     mask.put(record, plan.erasure, plan.subjects)
                 if record.state in OPEN:
                     payloads[record.request_id] = ask.payload()
@@ -204,9 +222,9 @@ class Erasing:
             ledger.next_epoch(tx, len(marks))
             ledger.requests.add(tx, records, payloads, marks)
             ledger.audit.append_many(tx, "submit", [_submitted(record) for record in records])
-            if mask.held & mask.people.keys():
+            if any(ask.plan.subjects for ask in asks) or mask.held & mask.people.keys():
                 resolve_again(self.engine, tx, mask, records, now)
-        self.mask = mask
+        self._mask = mask
         return records
 
     def new_record(self, ask: Ask, now: datetime) -> RequestRecord:
@@ -239,15 +257,17 @@ class Erasing:
             unknown=len(plan.unknown),
         )
 
-    def _decided(self, ask: Ask, now: datetime, duplicate_of: str) -> RequestRecord:
-        """The record of a new request, in the state that intake decides."""
+    def _decided(self, ask: Ask, now: datetime) -> RequestRecord:
+        """The record of a new request, in the state that intake decides.
+
+        Only what is forgotten already makes a duplicate: another request that waits may still be
+        cancelled, and this one must stand then.
+        """
         plan, policy = ask.plan, self.engine.config.erasure
         record = self.new_record(ask, now)
         if ask.asks_nothing and plan.already and not plan.unknown:
-            duplicate_of = next(iter(plan.already))
-        if duplicate_of:
             marked = decide(record, Action.MARK_DUPLICATE, now, policy=policy)
-            return replace(marked, duplicate_of=duplicate_of)
+            return replace(marked, duplicate_of=next(iter(plan.already)))
         if not ask.needs_approval(policy):
             accepted = decide(record, Action.ACCEPT, now, policy=policy)
             return replace(accepted, approved_by=ask.approved_by)
@@ -264,7 +284,8 @@ class Erasing:
             ApprovalError: the requester approves.
         """
         step = Step(action, self.clock(), by, reason, self.engine.config.erasure)
-        after, self.mask = take_step(self.engine, self.mask, self.record(request_id), step)
+        with self._changing():
+            after, self._mask = take_step(self.engine, self.mask, self.record(request_id), step)
         if after.parent_id is not None:
             refresh_parents(self.engine.ledger, self.clock())
         return after
@@ -325,15 +346,16 @@ class Erasing:
         )
 
     def settle(self) -> None:
-        """Finish what was begun, and do what waits for no window or failed before."""
-        now = self.clock()
+        """Finish what was begun, and do what waits for no window.
+
+        What failed before and is not over its pause stays, and a failure of it is noted in its
+        request: neither keeps a home from being opened, nor another request from being done.
+        """
         self._finish_begun()
-        accepted = self._accepted()
-        stuck = [r for r in accepted if r.attempts or r.priority != "normal"]
-        ready = self._decide([replace(r, not_before=None) for r in stuck], now)
+        urgent = [r for r in self._accepted() if r.priority != "normal" or r.attempts]
+        ready = self._decide(urgent, self.clock())
         if ready.batch:
-            chosen = [r for r in stuck if r.request_id in set(ready.batch)]
-            self._run_batch(chosen, "retry")
+            self._try([r for r in urgent if r.request_id in set(ready.batch)], "resumed")
 
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""
@@ -353,22 +375,38 @@ class Erasing:
         Returns:
             The batches that were completed.
         """
-        done = self._finish_begun()
+        done: list[str] = []
         while True:
+            done += self._finish_begun()
             decision = self.next_batch()
             if not decision.batch:
                 return done
             self._require_environment()
             records = [self.record(key) for key in decision.batch]
-            try:
-                done.append(self._run_batch(records, decision.text))
-            except LeaseError:
+            batch_id = self._try(records, decision.text)
+            done += [batch_id] if batch_id else []
+
+    def _try(self, records: Sequence[RequestRecord], reason: str) -> str:
+        """Carry out a batch; a failure is logged by code and shards, since its text may name ids.
+
+        Returns:
+            The batch, or nothing where it failed.
+
+        Raises:
+            Exception: it failed after it was published, and must go on before anything else.
+        """
+        try:
+            return self._run_batch(records, reason)
+        except LeaseError:
+            raise
+        except Exception as error:
+            if self.engine.ledger.batches.list(state=OPEN_BATCH):
                 raise
-            except Exception as error:  # its text may name records, so no log gets it
-                code = error.code if isinstance(error, UnweaveError) else type(error).__name__
-                shards = sorted({shard for record in records for shard in record.shards})
-                text = "a batch failed with %s; its shards are %s"
-                logger.error(text, code, shards, extra={"event": "batch_failed", "code": code})
+            code = error.code if isinstance(error, UnweaveError) else type(error).__name__
+            shards = sorted({shard for record in records for shard in record.shards})
+            text = "a batch failed with %s; its shards are %s"
+            logger.error(text, code, shards, extra={"event": "batch_failed", "code": code})
+        return ""
 
     def _decide(self, accepted: Sequence[RequestRecord], now: datetime) -> Decision:
         generation = self.engine.live.generation
@@ -379,6 +417,8 @@ class Erasing:
 
     def _finish_begun(self) -> list[str]:
         begun = [batch.batch_id for batch in self.engine.ledger.batches.list(state=OPEN_BATCH)]
+        if begun:
+            self._require_environment()
         for batch_id in begun:
             self._carry_out(batch_id)
         return begun
@@ -389,8 +429,13 @@ class Erasing:
         return batch_id
 
     def _carry_out(self, batch_id: str) -> None:
+        if self.engine.catch_up():
+            self._in_doubt = True
         try:
             Batch(self.engine, self.clock, batch_id, self._gathering, self._unmask).carry_out()
+        except BaseException:
+            self._in_doubt = True
+            raise
         finally:
             refresh_parents(self.engine.ledger, self.clock())
 

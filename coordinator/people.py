@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -15,7 +16,7 @@ from coordinator.ledger import Ledger
 from coordinator.mask import Mask, without
 from coordinator.reconcile import write_blobs
 from coordinator.requests.record import RequestRecord
-from coordinator.requests.states import State
+from coordinator.requests.states import State, may_return
 from coordinator.selectors.cascade import Cascade, CascadeRun, SubjectErasure
 from coordinator.selectors.lookup import find_rows
 from coordinator.selectors.rules import SubjectRules
@@ -153,10 +154,11 @@ class People:
     def run(self, mask: Mask, pending: Sequence[RequestRecord]) -> CascadeRun:
         """A run in which everybody accepted went already, but those whose records are held.
 
-        Who is on hold still owns: what two people share stays until the hold ends.
+        Who is on hold still owns: what two people share stays until the hold ends. Who takes what
+        is looked up again at acceptance (:meth:`expand_all`).
         """
-        run = self.cascade(mask).run()
-        for record in in_order(pending):
+        run, now = self.cascade(mask).run(), self.engine.clock()
+        for record in in_order(pending, now):
             if record.state != State.ON_HOLD and self.knows(mask.people[record.request_id]):
                 run.expand(mask.people[record.request_id])
         return run
@@ -164,14 +166,21 @@ class People:
     def expand_all(
         self, mask: Mask, pending: Sequence[RequestRecord]
     ) -> Mapping[str, SubjectErasure]:
-        """Request id -> what goes with its people now, each after all before it; held ones last."""
+        """Request id -> what goes with its people now, each after all before it.
+
+        Those who may still come back take what is shared last.
+        """
         known = [record for record in pending if self.knows(mask.people[record.request_id])]
         if not known:
             return {}
         run = self.cascade(mask).run()
-        return {r.request_id: run.expand(mask.people[r.request_id]) for r in in_order(known)}
+        now = self.engine.clock()
+        ordered = in_order(known, now)
+        return {r.request_id: run.expand(mask.people[r.request_id]) for r in ordered}
 
 
-def in_order(pending: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """Requests as they take effect: by epoch, those on hold last."""
-    return sorted(pending, key=lambda r: (r.state == State.ON_HOLD, r.epoch or 0))
+def in_order(pending: Sequence[RequestRecord], now: datetime) -> list[RequestRecord]:
+    """Requests as they take effect: by epoch; then those that may be cancelled, then held ones."""
+    return sorted(
+        pending, key=lambda r: (r.state == State.ON_HOLD, may_return(r, now), r.epoch or 0)
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cluster.graph import Change, Graph
 from cluster.home import GRAPH, PARTITION, SEGMENT
+from cluster.ids import NodeId
 from cluster.partition import Partition
 from coordinator.erasure import Erasure, present_part
 from coordinator.generation import Generation
@@ -142,3 +143,45 @@ def _count_edges(graph: Graph, change: Change) -> int:
     edges = gone[graph.src] | gone[graph.dst]
     edges[graph.edge_positions(change.edges)] = True
     return int(edges.sum())
+
+
+def counts_in_order(graph: Graph, asked: Mapping[str, Erasure]) -> dict[str, dict[str, int]]:
+    """What each of several erasures removes, one after the other, from a graph.
+
+    Args:
+        graph: the graph before all of them.
+        asked: request -> its records, in the order in which they take effect.
+
+    Returns:
+        Request -> records that it removes and none before it did; they add up to the whole.
+    """
+    by_target = np.argsort(graph.dst, kind="stable")
+    targets = graph.dst[by_target]
+    gone_nodes = np.zeros(graph.num_nodes, bool)
+    gone_edges = np.zeros(graph.num_edges, bool)
+    cells: set[tuple[NodeId, str]] = set()
+    labels: set[NodeId] = set()
+    counts = {}
+    for name, erasure in asked.items():
+        change, _ = present_part(graph, erasure)
+        rows = np.unique(graph.rows(change.nodes))
+        rows = rows[~gone_nodes[rows]]
+        spans = [np.arange(*np.searchsorted(graph.src, [r, r + 1])) for r in rows]
+        spans += [by_target[slice(*np.searchsorted(targets, [r, r + 1]))] for r in rows]
+        edges = np.unique(np.concatenate([graph.edge_positions(change.edges), *spans]))
+        edges = edges[~gone_edges[edges]].astype(np.int64)
+        named = {
+            (node_id, column)
+            for node_id, columns in change.features
+            for column in (graph.schema.features if columns is None else columns)
+        }
+        counts[name] = {
+            "nodes": len(rows),
+            "edges": len(edges),
+            "features": len(named - cells),
+            "labels": len(set(change.labels) - labels),
+        }
+        gone_nodes[rows], gone_edges[edges] = True, True
+        cells |= named
+        labels |= set(change.labels)
+    return counts

@@ -29,11 +29,12 @@ from coordinator.ledger.engine import database_url
 from coordinator.ledger.ledger import mark
 from coordinator.ledger.tombstone_table import Stone, standing
 from coordinator.ledger.vault import Vault
+from coordinator.mask import Mask
 from coordinator.pools import Pool
 from coordinator.preflight import check_config, require_labels
 from coordinator.reconcile import Progress, Wanted
 from coordinator.requests.record import RequestRecord, new_request_id
-from coordinator.requests.states import MASKED, State
+from coordinator.requests.states import MASKED, State, may_return
 from coordinator.tombstones import Standing, without_erased
 
 EXPORT_FORMAT = 1
@@ -173,7 +174,7 @@ def _in_place(
         number, body = engine.ledger.current_generation() or (manifest.number, manifest.body)
         previous = Generation.from_json(number, body)
         copied = load_graph(LocalStore(folder), manifest.body["graph_key"])
-        kept = Standing(False, _may_return(engine.ledger, clock()), manifest.epoch)
+        kept = Standing(False, _kept_back(engine, clock()), manifest.epoch)
         graph = without_erased(engine.ledger, copied, kept)
         partition = _partition(folder, manifest, settings, graph)
         engine.config = settings
@@ -185,14 +186,15 @@ def _in_place(
         engine.close()
 
 
-def _may_return(ledger: Ledger, now: datetime) -> tuple[str, ...]:
-    """Requests whose records must not be destroyed: on hold, or still to be cancelled."""
-    waiting = ledger.requests.find(state=MASKED)
+def _kept_back(engine: Engine, now: datetime) -> tuple[str, ...]:
+    """Requests whose records must not be destroyed: they may return, or meet what is on hold."""
+    mask = Mask(engine)
+    mask.load()
     return tuple(
         record.request_id
-        for record in waiting
-        if record.state == State.ON_HOLD
-        or (record.state == State.ACCEPTED and now < record.cancel_until)
+        for record in engine.ledger.requests.find(state=MASKED)
+        if may_return(record, now)
+        or (record.request_id in mask.erasures and mask.is_held(record.request_id))
     )
 
 

@@ -193,6 +193,7 @@ class ShardActor:
         held = self._graphs.get(job.home)
         if held is None or held[0] != job.graph_key:
             self._forget(job.home)
+        self._aggregation.keep(job.home, job.graph_key)
         models = self._models.pop(job.home, {})
         kept = {k: m for k, m in models.items() if k in job.submodel_keys}
         if kept:

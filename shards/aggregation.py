@@ -37,6 +37,12 @@ class Aggregation:
         """Let go of what was computed for a home."""
         self._held.pop(home, None)
 
+    def keep(self, home: str, graph_key: str | None) -> None:
+        """Let go of what was computed for a home on any graph but this one."""
+        held = self._held.get(home)
+        if held is not None and held[0][0] != graph_key:
+            self.forget(home)
+
     def fit_ridge(self, job: RidgeJob) -> dict[str, Array]:
         """``weights`` ``[d, C]`` and ``ridge`` ``[1]`` of the head."""
         return _tensors_of(self._head(job))

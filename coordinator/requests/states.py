@@ -129,6 +129,14 @@ def allowed(state: State) -> tuple[Action, ...]:
     return tuple(action for action in Action if (state, action) in TRANSITIONS)
 
 
+def may_return(record: RequestRecord, now: datetime) -> bool:
+    """Whether the records of a masked request may yet be read again: held, or to be cancelled."""
+    if record.state is State.ON_HOLD:
+        return True
+    waits = record.state is State.ACCEPTED and record.started_at is None
+    return waits and now < record.cancel_until
+
+
 def needs_approval(num_nodes: int, num_edges: int, policy: RequestPolicy) -> bool:
     """Whether a request that names so many nodes and edges needs a second person."""
     return num_nodes + num_edges > policy.approve_above

@@ -152,6 +152,23 @@ def test_what_two_people_share_comes_back_when_the_first_cancels(
     assert system.erase(Erasure(nodes=["dev-2"])).records["nodes"] == 1
 
 
+def test_what_two_people_share_stays_with_the_one_who_may_still_cancel(
+    system: System, clock: Clock
+) -> None:
+    first = system.submit(Subject("ada"))
+    second = system.submit(Subject("bob"), priority="urgent")
+    system.run()
+
+    assert second.state == "completed"
+    assert "dev-2" in system.engine.live.graph.ids.tolist()
+    first.cancel(by="ada")
+    assert {"acc-ada", "dev-1", "dev-2"} <= there(system)
+    again = system.submit(Subject("ada"))
+    later(system, clock)
+    assert again.state == "completed"
+    assert there(system) == {"acc-eve"}
+
+
 def test_what_a_held_person_shares_is_masked_and_not_destroyed(
     system: System, clock: Clock, bench: Workbench
 ) -> None:

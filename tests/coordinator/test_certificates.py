@@ -90,10 +90,40 @@ def test_a_later_certificate_supersedes_and_the_chain_is_followed(bench: Workben
     reports = [verify(item, issuer_key(system), state=system.home) for item in made]
 
     assert all(report.ok for report in reports)
-    details = [report.checks[-1].detail for report in reports]
+    details = ["; ".join(check.detail for check in report.checks[1:]) for report in reports]
     assert f"superseded by certificate {made[1].certificate_id}" in details[0]
     assert made[2].certificate_id in details[0]
-    assert details[2] == "live"
+    assert details[2].endswith("live")
+
+
+def test_a_superseded_shard_must_have_what_the_last_certificate_says(bench: Workbench) -> None:
+    system = bench.fit(planted(10))
+    assignment = system.partition.assignment
+    shard = assignment[training_ids(system)[0]]
+    nodes = [i for i in training_ids(system) if assignment[i] == shard][:2]
+    old = system.engine.store.get("submodel", system.generation.submodels[shard])
+    first, _ = (
+        certificate_of(system, system.erase(Erasure(nodes=[node])).request_id) for node in nodes
+    )
+    overwrite(system, "submodel", system.generation.submodels[shard], old)
+
+    report = verify(first, issuer_key(system), state=system.home)
+
+    assert not report.ok
+    assert "last certificate of its chain" in report.checks[-1].detail
+
+
+def test_one_shard_of_a_certificate_with_several_is_replayed(bench: Workbench) -> None:
+    system = bench.fit(planted(10))
+    assignment = system.partition.assignment
+    nodes = [next(i for i in training_ids(system) if assignment[i] == s) for s in (0, 1)]
+    receipt = system.erase(Erasure(nodes=nodes))
+    certificate = certificate_of(system, receipt.request_id)
+
+    report = verify(certificate, issuer_key(system), replay=system.home, shards=[1])
+
+    assert report.ok, report.lines()
+    assert report.replayed == (1,)
 
 
 def test_weights_that_are_not_those_certified_are_found(bench: Workbench) -> None:

@@ -339,7 +339,7 @@ def test_an_expedited_file_is_done_at_once_and_extended_in_all_its_parts(
 
 def test_what_was_asked_before_is_a_duplicate_within_a_file(system: System, tmp_path: Path) -> None:
     a, b = training_ids(system)[:2]
-    system.submit(Erasure(labels=[a]))
+    system.erase(Erasure(labels=[a]))
     file = IdFile(write(tmp_path / "ids.csv", [a, b]), "labels")
 
     parent = system.submit_file(file)

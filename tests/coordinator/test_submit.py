@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from cluster.errors import (
     ErasureError,
     GoneError,
     HoldError,
+    HomeError,
     RequestError,
     StalePlanError,
     TransitionError,
 )
 from coordinator.erasure import Erasure
+from coordinator.reconcile import Reconciler
 from coordinator.requests.states import State
 from coordinator.system import System
 from tests.coordinator.clock import Clock
@@ -226,9 +230,9 @@ def test_the_same_external_id_is_the_same_request_and_another_body_is_refused(
         system.submit(first, idempotency_key="k1")
 
 
-def test_a_request_for_what_is_asked_already_is_a_duplicate(system: System) -> None:
+def test_a_request_for_what_is_forgotten_already_is_a_duplicate(system: System) -> None:
     node = training_ids(system)[0]
-    first = system.submit(Erasure(nodes=[node]))
+    first = system.erase(Erasure(nodes=[node]))
 
     again = system.submit(Erasure(nodes=[node]))
 
@@ -236,16 +240,141 @@ def test_a_request_for_what_is_asked_already_is_a_duplicate(system: System) -> N
     assert again.record.duplicate_of == first.request_id
 
 
-def test_requests_submitted_together_know_of_each_other(system: System, clock: Clock) -> None:
+def test_a_request_stands_when_an_earlier_one_for_the_same_records_is_cancelled(
+    system: System, clock: Clock
+) -> None:
     a, b = training_ids(system)[:2]
+    first = system.submit(Erasure(nodes=[a]))
+    same, more = system.submit(Erasure(nodes=[a])), system.submit(Erasure(nodes=[a, b]))
 
-    requests = system.submit_many([Erasure(nodes=[a]), Erasure(nodes=[a]), Erasure(nodes=[a, b])])
+    first.cancel()
 
-    assert states(*requests) == ["accepted", "duplicate", "accepted"]
-    assert requests[1].record.duplicate_of == requests[0].request_id
+    assert states(first, same, more) == ["cancelled", "accepted", "accepted"]
+    assert not system.graph.has_node(a)
     clock.forward(days=2)
     system.run()
-    assert states(*requests) == ["completed", "duplicate", "completed"]
+    assert states(same, more) == ["completed", "completed"]
+    assert not system.engine.live.graph.has_node(a)
+    counted = [request.record.records["nodes"] for request in (same, more)]
+    assert counted == [1, 1]  # each record is counted once, by the request that came first
+
+
+def test_an_urgent_erasure_of_what_waits_is_done_at_once(system: System) -> None:
+    node = training_ids(system)[0]
+    waiting = system.submit(Erasure(nodes=[node]))
+
+    receipt = system.erase(Erasure(nodes=[node]))
+
+    assert receipt.shards_retrained
+    assert not system.engine.live.graph.has_node(node)
+    assert states(waiting) == ["accepted"]
+
+
+def test_requests_submitted_together_know_of_each_other(system: System, clock: Clock) -> None:
+    a, b = training_ids(system)[:2]
+    erasures = [Erasure(nodes=[a]), Erasure(nodes=[a]), Erasure(nodes=[a, b])]
+    edges = system.plan(Erasure(nodes=[a, b])).records["edges"]
+
+    requests = system.submit_many(erasures)
+
+    assert states(*requests) == ["accepted"] * 3
+    clock.forward(days=2)
+    system.run()
+    assert states(*requests) == ["completed"] * 3
+    counts = [request.record.records for request in requests]
+    assert [count["nodes"] for count in counts] == [1, 0, 1]
+    assert sum(count["edges"] for count in counts) == edges
+
+
+def test_a_hold_that_ends_before_anybody_approved_unmasks_and_waits(
+    bench: Workbench, clock: Clock
+) -> None:
+    system = bench.fit(planted(10), WINDOWS | {"erasure.approve_above": 2}, clock=clock)
+    nodes = training_ids(system)[:3]
+    request = system.submit(Erasure(nodes=nodes), requested_by="ada")
+    request.hold(by="legal", reason="claim 7")
+    assert not system.graph.has_node(nodes[0])
+
+    request.release(by="legal")
+
+    assert states(request) == ["needs_approval"]
+    assert system.graph.has_node(nodes[0])
+    assert request.record.epoch is None
+    assert system.erase(Erasure(nodes=nodes[:1])).shards_retrained
+
+
+def test_a_publication_whose_answer_was_lost_is_caught_up_with(
+    system: System, bench: Workbench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = training_ids(system)[0]
+    request = system.submit(Erasure(nodes=[node]))
+    publish = Reconciler.publish
+
+    def lose(reconciler: Reconciler, *arguments: Any) -> None:
+        publish(reconciler, *arguments)
+        monkeypatch.setattr(Reconciler, "publish", publish)
+        raise HomeError("the connection was lost while the commit was answered")
+
+    monkeypatch.setattr(Reconciler, "publish", lose)
+    clock.forward(hours=31)
+    with pytest.raises(HomeError):
+        system.run()
+    system.run()
+
+    assert states(request) == ["completed"]
+    assert not system.graph.has_node(node)
+    assert system.verify().ok
+    survivors = planted(10).without(Erasure(nodes=[node]))
+    kept = kept_partition(system.partition, survivors)
+    assert_same(summary(system), summary(bench.fit(survivors, WINDOWS, partition=kept)))
+
+
+def test_an_acceptance_whose_answer_was_lost_is_masked_when_it_is_repeated(
+    system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = training_ids(system)[0]
+    write = system.engine.ledger.write
+
+    @contextmanager
+    def lose() -> Iterator[Any]:
+        with write() as tx:
+            yield tx
+        monkeypatch.undo()
+        raise HomeError("the connection was lost while the commit was answered")
+
+    monkeypatch.setattr(system.engine.ledger, "write", lose)
+    with pytest.raises(HomeError):
+        system.submit(Erasure(nodes=[node]), external_request_id="dsr-9")
+
+    request = system.submit(Erasure(nodes=[node]), external_request_id="dsr-9")
+
+    assert states(request) == ["accepted"]
+    assert not system.graph.has_node(node)
+    clock.forward(days=2)
+    system.run()
+    assert states(request) == ["completed"]
+
+
+def test_a_request_that_keeps_failing_keeps_no_other_from_being_done(
+    system: System, bench: Workbench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = training_ids(system)[:2]
+    build = system.engine.build
+
+    def fail(wanted: Any) -> Any:
+        if not wanted.graph.has_node(a):
+            raise ErasureError("the worker ended")
+        return build(wanted)
+
+    monkeypatch.setattr(system.engine, "build", fail)
+    stuck = system.submit(Erasure(nodes=[a]), priority="urgent")
+    system.run()
+
+    assert system.erase(Erasure(nodes=[b])).shards_retrained
+    assert states(stuck) == ["accepted"]
+    system.close()
+    clock.forward(hours=1)
+    assert states(bench.open(system.home, clock=clock).request(stuck.request_id)) == ["completed"]
 
 
 def test_a_plan_is_void_after_another_request(system: System) -> None:

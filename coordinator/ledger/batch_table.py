@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from coordinator.ledger.request_table import Read
-from coordinator.ledger.tables import batches
+from coordinator.ledger.request_table import DOOMED, Read
+from coordinator.ledger.tables import batches, dump
+from coordinator.ledger.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class Batch:
 
 
 class BatchTable:
-    """The batches of one home."""
+    """The batches of one home; evidence stands in cipher, under a key that goes with it."""
 
-    def __init__(self, read: Read) -> None:
-        self._read = read
+    def __init__(self, read: Read, vault: Vault) -> None:
+        self._read, self._vault = read, vault
 
     def add(self, tx: Connection, batch: Batch) -> None:
         """Keep a new batch."""
-        names = ("batch_id", "state", "num_requests", "started_at", "fence", "evidence")
+        names = ("batch_id", "state", "num_requests", "started_at", "fence")
         row = {name: getattr(batch, name) for name in names}
         tx.execute(insert(batches), row | {"shards": list(batch.shards)})
+        if batch.evidence is not None:
+            self.change(tx, batch.batch_id, batch.state, evidence=batch.evidence)
 
     def change(
         self,
@@ -68,14 +72,37 @@ class BatchTable:
         """
         values: dict[str, Any] = {"state": state}
         if evidence is not None:
-            values["evidence"] = evidence
+            self.destroy_evidence(tx, batch_id)
+            values["evidence"] = self._sealed(batch_id, evidence)
         if shards is not None:
             values["shards"] = list(shards)
         tx.execute(update(batches).where(batches.c.batch_id == batch_id).values(values))
 
     def destroy_evidence(self, tx: Connection, batch_id: str) -> None:
-        """Destroy what was gathered for the certificates."""
+        """Destroy what was gathered for the certificates; its key goes after the commit."""
+        query = select(batches.c.evidence).where(batches.c.batch_id == batch_id)
+        sealed = tx.execute(query).scalar_one_or_none()
+        if sealed is not None:
+            tx.info.setdefault(DOOMED, set()).add(sealed["key"])
         tx.execute(update(batches).where(batches.c.batch_id == batch_id).values(evidence=None))
+
+    def used_keys(self, tx: Connection) -> set[str]:
+        """Vault keys that evidence still needs."""
+        query = select(batches.c.evidence).where(batches.c.evidence.is_not(None))
+        return {sealed["key"] for sealed in tx.execute(query).scalars() if sealed is not None}
+
+    def _sealed(self, batch_id: str, evidence: Mapping[str, Any]) -> dict[str, str]:
+        key = self._vault.new_key()
+        return {
+            "key": key,
+            "cipher": self._vault.seal(key, batch_id, dump(evidence).encode()).hex(),
+        }
+
+    def _opened(self, batch_id: str, sealed: Mapping[str, str] | None) -> Any:
+        if sealed is None:
+            return None
+        cipher = bytes.fromhex(sealed["cipher"])
+        return json.loads(self._vault.open(sealed["key"], batch_id, cipher))
 
     def get(self, batch_id: str) -> Batch | None:
         """A batch, or None."""
@@ -93,7 +120,9 @@ class BatchTable:
 
     def _rows(self, query: Any) -> Sequence[Batch]:
         with self._read() as tx:
-            return [
-                Batch(**dict(row._mapping) | {"shards": tuple(row.shards)})
-                for row in tx.execute(query)
-            ]
+            found = [dict(row._mapping) for row in tx.execute(query)]
+        opened = {row["batch_id"]: self._opened(row["batch_id"], row["evidence"]) for row in found}
+        return [
+            Batch(**row | {"shards": tuple(row["shards"]), "evidence": opened[row["batch_id"]]})
+            for row in found
+        ]

@@ -87,7 +87,7 @@ class Ledger:
             self.requests = RequestTable(self.read, self.vault)
             self.audit = AuditTable(self.read)
             self.certificates = CertificateTable(self.read, self.vault)
-            self.batches = BatchTable(self.read)
+            self.batches = BatchTable(self.read, self.vault)
             self.backups = BackupTable(self.read)
             self.tombstones = TombstoneTable(self.read)
             if self.setting(KEY_CHECK) != self.vault.check_value():
@@ -110,7 +110,7 @@ class Ledger:
         fence = self.lease.acquire()
         found = self.vault.names()
         with self.read() as tx:
-            used = self.requests.used_keys(tx)
+            used = self.requests.used_keys(tx) | self.batches.used_keys(tx)
         self.vault.sweep(found, used)
         self.truncate_log()
         return fence

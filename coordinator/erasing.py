@@ -346,16 +346,16 @@ class Erasing:
         )
 
     def settle(self) -> None:
-        """Finish what was begun, and do what waits for no window.
+        """Finish what was begun, do what waits for no window, try again what failed before.
 
-        What failed before and is not over its pause stays, and a failure of it is noted in its
-        request: neither keeps a home from being opened, nor another request from being done.
+        Another failure is noted in its request: it keeps neither a home from being opened nor
+        another request from being done.
         """
         self._finish_begun()
-        urgent = [r for r in self._accepted() if r.priority != "normal" or r.attempts]
-        ready = self._decide(urgent, self.clock())
+        stuck = [r for r in self._accepted() if r.priority != "normal" or r.attempts]
+        ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
         if ready.batch:
-            self._try([r for r in urgent if r.request_id in set(ready.batch)], "resumed")
+            self._try([r for r in stuck if r.request_id in set(ready.batch)], "resumed")
 
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""

@@ -351,6 +351,10 @@ class Erasing:
         Another failure is noted in its request: it keeps neither a home from being opened nor
         another request from being done.
         """
+        if self._changed_environment():
+            text = "another environment: what waits is left to System.rebuild() and then run()"
+            logger.warning(text, extra={"event": "environment_changed"})
+            return
         self._finish_begun()
         stuck = [r for r in self._accepted() if r.priority != "normal" or r.attempts]
         ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
@@ -442,11 +446,15 @@ class Erasing:
     def _unmask(self, request_ids: Iterable[str]) -> None:
         self.mask.drop(request_ids)
 
-    def _require_environment(self) -> None:
-        """Refuse to mix submodels of two environments in one generation."""
+    def _changed_environment(self) -> list[int]:
+        """Shards whose submodel this environment would train to other bits."""
         from coordinator.verification import environment_changed
 
-        changed = environment_changed(self.engine)
+        return environment_changed(self.engine)
+
+    def _require_environment(self) -> None:
+        """Refuse to mix submodels of two environments in one generation."""
+        changed = self._changed_environment()
         if changed:
             raise ConfigError(
                 f"{len(changed)} of {len(self.engine.live.generation.submodels)} submodels were "

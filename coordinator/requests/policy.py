@@ -114,7 +114,9 @@ class RequestPolicy(BaseModel):
     backoff: Duration = _duration("30s", "wait after the first failure; doubles with each")
     backoff_cap: Duration = _duration("1h", "longest wait after a failure")
     rearrival: Literal["quarantine", "block", "allow_as_new"] = Field(
-        default="quarantine", description="what happens to an erased id that arrives again"
+        default="quarantine",
+        description="what becomes of an erased id in a graph that is given again; allow_as_new "
+        "waits for a command that adds records, and quarantines until then",
     )
     lease: Duration = _duration("15s", "how long a coordinator that went silent stays the writer")
 

@@ -98,6 +98,8 @@ class Batch:
             except LeaseError:
                 raise
             except Exception as error:
+                engine = self.engine
+                engine.ledger.lease.require()  # the batch may be a later coordinator's by now
                 if not self._is_published():  # else the batch goes on at the next opportunity
                     self._fail(error)
                 raise

@@ -14,7 +14,7 @@ from tests.faults.test_kill import boundaries
 
 pytestmark = pytest.mark.slow
 
-FREE_KIB = (*range(0, 96, 8), *range(96, 480, 32))
+FREE_KIB = (*range(0, 96, 8), *range(96, 480, 32), 1024)
 EVERY = 7  # boundaries
 
 

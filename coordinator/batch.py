@@ -92,6 +92,10 @@ class Batch:
             Exception: whatever kept the submodels from being built; the requests are to be tried
                 again after a pause, or have failed for good.
         """
+        if not self._records:  # all of them were put on hold before it began
+            with self.engine.ledger.write() as tx:
+                self.engine.ledger.batches.change(tx, self.batch_id, CLOSED)
+            return
         if any(record.state in UNPUBLISHED for record in self._records.values()):
             try:
                 self._unlearn()

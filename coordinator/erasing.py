@@ -32,7 +32,7 @@ from cluster.graph import Graph
 from coordinator.acting import Step, resolve_again, take_step
 from coordinator.ask import Ask, erasure_text, subject_marks
 from coordinator.batch import OPEN as OPEN_BATCH
-from coordinator.batch import Batch
+from coordinator.batch import UNPUBLISHED, Batch
 from coordinator.certify import Gathering
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure
@@ -65,6 +65,7 @@ class Erasing:
     def mask(self) -> Mask:
         """What no answer reads; read back where a failure left it in doubt what was committed."""
         if self._in_doubt:
+            self.engine.catch_up()
             self._mask.load()
             self._in_doubt = False
         return self._mask
@@ -351,6 +352,7 @@ class Erasing:
         Another failure is noted in its request: it keeps neither a home from being opened nor
         another request from being done.
         """
+        self.finish_published()
         if self._changed_environment():
             text = "another environment: what waits is left to System.rebuild() and then run()"
             logger.warning(text, extra={"event": "environment_changed"})
@@ -360,6 +362,13 @@ class Erasing:
         ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
         if ready.batch:
             self._try([r for r in stuck if r.request_id in set(ready.batch)], "resumed")
+
+    def finish_published(self) -> None:
+        """Purge and certify what was published and interrupted; trains nothing."""
+        for batch in self.engine.ledger.batches.list(state=OPEN_BATCH):
+            found = self.engine.ledger.requests.find(batch_id=batch.batch_id)
+            if not any(record.state in UNPUBLISHED for record in found):
+                self._carry_out(batch.batch_id)
 
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""

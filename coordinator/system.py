@@ -354,6 +354,7 @@ class System(Forgetting):
 
     def rebuild(self) -> Generation:
         """Build again whatever is missing, damaged, or made in another environment."""
+        self.erasing.finish_published()
         generation = self.engine.rebuild()
         self.engine.purge()
         return generation

@@ -335,7 +335,7 @@ def test_no_id_stands_in_clear_in_the_ledger_and_its_key_goes_at_completion(
     raw, payload, keys = at_completion[0]
     assert b"zanzibar" not in raw
     assert Erasure.from_json(payload) == everything
-    assert len(keys) == 1
+    assert len(keys) == 2  # of the payload, and of the evidence for the certificate
     assert system.engine.ledger.vault.names() == set()
     assert b"zanzibar" not in _ledger_bytes(system.home)
     system.close()

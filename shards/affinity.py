@@ -32,12 +32,20 @@ def affinity(graph: Graph, owner: Array, shards: Sequence[int], rows: Array | No
     at = np.flatnonzero(column[owner] >= 0)  # an owner of -1 reads the last entry, which is -1
     size = graph.num_nodes
     ends = sp.csr_matrix((np.ones(len(at)), (at, column[owner[at]])), shape=(size, len(shards)))
-    step = graph.adjacency.matrix() + sp.identity(size, format="csr")
-    counts = np.diff(step.indptr)
-    step.data = np.repeat(1 / counts, counts)
-    first = step if rows is None else step[rows]
+    first = _step(graph, np.arange(size) if rows is None else rows)
     middle = np.unique(first.indices)
-    chance = np.asarray((first[:, middle] @ (step[middle] @ ends)).todense())
+    chance = np.asarray((first[:, middle] @ (_step(graph, middle) @ ends)).todense())
     total = np.add.accumulate(chance, axis=1)[:, -1:]
     alike = 1 / max(len(shards), 1)
     return np.asarray(np.where(total > 0, chance / np.where(total > 0, total, 1), alike))
+
+
+def _step(graph: Graph, rows: Array) -> sp.csr_matrix:
+    """``[n, N]`` chances of going from some rows to each row in one step of the walk."""
+    stay = sp.csr_matrix(
+        (np.ones(len(rows)), rows, np.arange(len(rows) + 1)), shape=(len(rows), graph.num_nodes)
+    )
+    step = graph.adjacency.matrix()[rows] + stay
+    counts = np.diff(step.indptr)
+    step.data = np.repeat(1 / counts, counts)
+    return step

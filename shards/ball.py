@@ -65,11 +65,13 @@ def reach(graph: Graph, rows: Array, hops: int, *, forward: bool = False) -> Arr
         hops: message-passing steps.
         forward: False for the rows that the start reads, True for the rows that read the start.
     """
+    inside = np.zeros(graph.num_nodes, bool)
+    inside[rows] = True
+    if not hops:
+        return inside
     matrix = graph.adjacency.matrix()
     if forward and graph.schema.directed:  # an undirected graph is its own transpose
         matrix = matrix.T.tocsr()
-    inside = np.zeros(graph.num_nodes, bool)
-    inside[rows] = True
     frontier = np.asarray(rows)
     for _ in range(hops):
         found = np.unique(matrix[frontier].indices)

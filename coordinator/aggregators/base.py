@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 AGGREGATOR, PACK = "aggregator", "posteriors"
 # raise a kind's number whenever code changes the bits that it is fitted to; 1 where none is named
-NUMERICS_VERSIONS = {"learned": 2}
+NUMERICS_VERSIONS = {"learned": 3, "merge": 2}
 
 
 @dataclass(frozen=True)

@@ -174,3 +174,21 @@ class VerificationError(UnweaveError):
 
     code = "UW-V001"
     exit_code = 7
+
+
+class NoLeaseError(UnweaveError):
+    """A replica may not answer now: it holds no lease on the mask."""
+
+    code = "UW-V001"
+
+
+class StaleShardError(UnweaveError):
+    """A node's shard is being retrained, and the policy says to wait."""
+
+    code = "UW-V002"
+
+
+class AccessError(UnweaveError):
+    """A key or token is missing, wrong, over, or of another role."""
+
+    code = "UW-V003"

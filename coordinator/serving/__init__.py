@@ -1,0 +1,1 @@
+"""Predictions and erasure requests over HTTP: office, replicas, ingress, console."""

@@ -179,16 +179,16 @@ class VerificationError(UnweaveError):
 class NoLeaseError(UnweaveError):
     """A replica may not answer now: it holds no lease on the mask."""
 
-    code = "UW-V001"
+    code = "UW-S001"
 
 
 class StaleShardError(UnweaveError):
     """A node's shard is being retrained, and the policy says to wait."""
 
-    code = "UW-V002"
+    code = "UW-S002"
 
 
 class AccessError(UnweaveError):
     """A key or token is missing, wrong, over, or of another role."""
 
-    code = "UW-V003"
+    code = "UW-S003"

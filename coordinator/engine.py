@@ -290,6 +290,7 @@ class Engine:
 
     def superseded(self) -> list[tuple[str, str]]:
         """Artefacts that the published generation does not refer to, nor the subjects."""
+        self.catch_up()
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return sorted(item for item in self.ledger.registered() if item not in kept)
 

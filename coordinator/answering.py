@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from cluster.errors import GraphError
 from cluster.graph import Graph
+from cluster.home import PARTITION, SEGMENT, graph_blobs, partition_blob
 from cluster.partition import Partition
+from cluster.segments import graph_digest
 from coordinator.aggregators import find_aggregator
 from coordinator.aggregators.base import ServingHome, View
 from coordinator.aggregators.merge import training_labels
 from coordinator.config import Config
-from coordinator.engine import Live
+from coordinator.engine import Engine, Live
 from coordinator.generation import Generation
 from coordinator.pools import Pool
 from coordinator.pools.base import Progress
@@ -138,3 +140,19 @@ def evaluate_all(pool: Pool, job: EvaluateJob, progress: Progress) -> Array:
     for i, answer in enumerate(answers):
         merged[i::size] = list(answer)
     return np.stack(merged)
+
+
+def store_view(engine: Engine, graph: Graph) -> Generation:
+    """Store a graph that predictions read instead of the published one.
+
+    Returns:
+        The published generation, pointing at that graph and at its partition.
+    """
+    partition = engine.live.partition.restrict(graph)
+    keys = (str(graph_digest(graph)), str(partition.key))
+    present = {item for item in engine.ledger.registered() if engine.store.has(*item)}
+    blobs = graph_blobs(graph, {key for kind, key in present if kind == SEGMENT})
+    blobs[PARTITION, keys[1]] = partition_blob(partition)
+    fresh = {item: blob for item, blob in blobs.items() if item not in present}
+    engine.reconciler().write_all(fresh)
+    return engine.live.generation.reading(*keys)

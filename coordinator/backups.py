@@ -1,8 +1,9 @@
 """Backups: named copies of a home, kept for ``retention.backup_days`` and listed as residual.
 
-A copy holds the artefacts of the published generation, the configuration, the home's secret and the
-ledger's rows. It holds no key of a request's payload and none of the payloads, so what was asked
-and is not done yet is beyond use in it: pending requests live on in the ledger of the home alone.
+A copy holds the artefacts of the published generation, the subject map and its rules, the
+configuration, the home's secret and the ledger's rows. It holds no key of a request's payload and
+none of the payloads, so what was asked and is not done yet is beyond use in it: pending requests
+live on in the ledger of the home alone.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from coordinator.ledger.backup_table import Backup
 from coordinator.ledger.engine import database_url, open_engine, writing
 from coordinator.ledger.tables import batches, certificates, lease, metadata, requests
 from coordinator.ledger.vault import Vault
+from coordinator.people import MAP, RULES, kept_map
 from coordinator.requests.states import MASKED
+from coordinator.selectors.subjects import SUBJECTS
 
 if TYPE_CHECKING:
     from coordinator.engine import Engine
 
 MANIFEST = "backup.json"  # written last: a copy without it is none
-FORMAT = 1
+FORMATS = (1, 2)  # the last is written; 1 knew no subject map
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PAGE = 1000
 # what is left out of the copied rows, and what stands in its place
@@ -56,6 +59,8 @@ class Manifest:
         made_at: when, in ISO 8601.
         number: number of the generation.
         body: the generation.
+        subjects: key of the subject map; empty where the copy holds none.
+        rules: what goes with a person, as the ledger keeps it.
     """
 
     home_id: str
@@ -66,6 +71,8 @@ class Manifest:
     made_at: str
     number: int
     body: dict[str, Any]
+    subjects: str = ""
+    rules: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -77,7 +84,7 @@ class Manifest:
         path = folder / MANIFEST
         try:
             data = json.loads(path.read_text())
-            if data.pop("format") != FORMAT:
+            if data.pop("format") not in FORMATS:
                 raise HomeError(f"{path} is of another format; restore it with its own release")
             return cls(**data | {"audit": tuple(data["audit"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -136,9 +143,10 @@ def _clean_up_to(ledger: Ledger, tx: Connection) -> int:
 
 
 def _fill(engine: Engine, folder: Path, backup: Backup) -> None:
+    engine.catch_up()
     generation, ledger = engine.live.generation, engine.ledger
     folder.mkdir(parents=True, mode=0o700)
-    for kind, key in generation.artefacts:
+    for kind, key in (*generation.artefacts, *kept_map(ledger)):
         source, target = engine.store.path(kind, key), LocalStore(folder).path(kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -155,8 +163,12 @@ def _fill(engine: Engine, folder: Path, backup: Backup) -> None:
         backup.made_at.isoformat(),
         generation.number,
         generation.to_json(),
+        ledger.setting(MAP),
+        ledger.setting(RULES),
     )
-    write_privately(folder / MANIFEST, json.dumps(vars(manifest) | {"format": FORMAT}))
+    for below in (path for path in folder.rglob("*") if path.is_dir()):
+        fsync_folder(below)
+    write_privately(folder / MANIFEST, json.dumps(vars(manifest) | {"format": FORMATS[-1]}))
     fsync_folder(folder.parent)
 
 
@@ -188,6 +200,12 @@ def _copy_ledger(ledger: Ledger, folder: Path) -> tuple[int, tuple[int, str]]:
         target.dispose()
     (folder / DATABASE).chmod(0o600)
     return found
+
+
+def holds_people(home: Path, backup: Backup) -> bool:
+    """Whether a copy holds a subject map, by what lies in it."""
+    copied = LocalStore(home / backup.path).keys()
+    return any(kind == SUBJECTS for kind, _ in copied)
 
 
 # ---- their end

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from coordinator.certify import Gathering, Issuing, last_entries
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure, present_part
 from coordinator.evidence.chain import sign_head
+from coordinator.ledger import Ledger
 from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.planner import counts_in_order
 from coordinator.reconcile import Built
@@ -36,6 +38,31 @@ logger = logging.getLogger(__name__)
 OPEN, CLOSED = "open", "closed"
 CHUNK = 200  # certificates in one transaction
 UNPUBLISHED = {State.SCHEDULED, State.RUNNING, State.VERIFYING}
+
+
+@contextmanager
+def letting_fail(ledger: Ledger, shards: Iterable[int], batch_id: str = "") -> Iterator[None]:
+    """Log a batch's failure by code and shards, since its text may name ids, and go on.
+
+    Args:
+        ledger: where it stands.
+        shards: its shards.
+        batch_id: its id; any open batch is taken for it where that is not known yet.
+
+    Raises:
+        Exception: it failed after it was published, and must go on before anything else.
+    """
+    try:
+        yield
+    except LeaseError:
+        raise
+    except Exception as error:
+        left = {batch.batch_id for batch in ledger.batches.list(state=OPEN)}
+        if batch_id in left or (left and not batch_id):
+            raise
+        code = error.code if isinstance(error, UnweaveError) else type(error).__name__
+        text = "a batch failed with %s; its shards are %s"
+        logger.error(text, code, sorted(shards), extra={"event": "batch_failed", "code": code})
 
 
 class Batch:

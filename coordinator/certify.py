@@ -21,6 +21,7 @@ from cluster.graph import Graph
 from cluster.halo_choice import retained
 from cluster.home import SEGMENT
 from cluster.segments import segment_digests
+from coordinator.backups import holds_people
 from coordinator.config import retained_choice
 from coordinator.engine import Engine, Live
 from coordinator.erasure import Erasure
@@ -49,6 +50,7 @@ from shards.checkpoint import CONTENT, SLICE, SUBMODEL
 from shards.content import ShardContent, build_content
 from shards.recipe import submodel_seed
 
+COPY = "a named copy"  # why a backup is a residual
 OF_ONE_SHARD = {CONTENT, SUBMODEL, SLICE}
 CLAIMS = {
     "oblivious": "exact end to end: a shard is a keyed hash of the node's id alone",
@@ -367,11 +369,12 @@ class Issuing:
         return found
 
     def _residuals(self, record: RequestRecord) -> list[Residual]:
-        backups = self.engine.ledger.backups.holding(record.epoch or 0, self.now)
-        return [
-            Residual("backup", b.name, "a named copy, destroyed when it expires", b.expires_at)
-            for b in backups
-        ]
+        engine, found = self.engine, []
+        for backup in engine.ledger.backups.holding(record.epoch or 0, self.now):
+            what = COPY + " with the subject map" * holds_people(engine.home, backup)
+            why = f"{what}, destroyed when it expires"
+            found.append(Residual("backup", backup.name, why, backup.expires_at))
+        return found
 
 
 def _request_facts(record: RequestRecord) -> RequestFacts:

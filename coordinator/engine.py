@@ -19,7 +19,7 @@ from cluster.digest import Digest
 from cluster.errors import CorruptArtefactError, HomeError, UnweaveError
 from cluster.files import CONFIG_FILE
 from cluster.graph import Change, Graph
-from cluster.home import GRAPH, SEGMENT, graph_blobs, load_graph, load_partition, partition_blob
+from cluster.home import GRAPH, SEGMENT, load_graph, load_partition
 from cluster.partition import Partition
 from cluster.partitioners import make_partition
 from cluster.segments import graph_digest
@@ -267,6 +267,7 @@ class Engine:
     def release(self) -> None:
         """Let go of superseded rows, here and in every actor; returns when all have answered."""
         self.answering = None
+        self.people = People(self)  # it may hold the map of before
         if self._pool is not None:
             generation = self.live.generation
             keys = tuple(generation.submodels.values())
@@ -289,6 +290,7 @@ class Engine:
 
     def superseded(self) -> list[tuple[str, str]]:
         """Artefacts that the published generation does not refer to, nor the subjects."""
+        self.catch_up()
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
         return sorted(item for item in self.ledger.registered() if item not in kept)
 
@@ -307,22 +309,6 @@ class Engine:
         for kind, key in items:
             self.store.delete(kind, key, fence=self.ledger.lease.fence)
         self.ledger.unregister(items)
-
-    def store_view(self, graph: Graph) -> Generation:
-        """Store a graph that predictions read instead of the published one.
-
-        Returns:
-            The published generation, pointing at that graph and at its partition.
-        """
-        partition = self.live.partition.restrict(graph)
-        keys = (str(graph_digest(graph)), str(partition.key))
-        registered = self.ledger.registered()
-        present = {item for item in registered if self.store.has(*item)}
-        blobs = graph_blobs(graph, {key for kind, key in present if kind == SEGMENT})
-        blobs["partition", keys[1]] = partition_blob(partition)
-        fresh = {item: blob for item, blob in blobs.items() if item not in present}
-        self.reconciler().write_all(fresh)
-        return self.live.generation.reading(*keys)
 
     # ---- parts
 
@@ -400,13 +386,20 @@ class Engine:
 
     # ---- its configuration
 
-    def adopt(self, config: Config, wanted: Wanted, source: LocalStore) -> None:
+    def adopt(
+        self,
+        config: Config,
+        wanted: Wanted,
+        source: LocalStore,
+        also: Callable[[Connection], None],
+    ) -> None:
         """Move to another configuration and to the graph of a backup, filtered, in one step.
 
         Args:
             config: the configuration; its ``storage`` is that of this home.
             wanted: the state to publish, after the published generation.
             source: where finished submodels of it may lie.
+            also: what else belongs into the step.
         """
         self.config = config
         self.recipe = self.current_recipe()
@@ -416,7 +409,12 @@ class Engine:
         reconciler.take_over(wanted, source)
         built = reconciler.build(wanted, None)
         text = _dump(config.model_copy(update={"storage": StorageConfig()}))
-        self.publish(built, lambda tx: self.ledger.set_settings({PENDING_CONFIG: text}, tx))
+
+        def close(tx: Connection) -> None:
+            self.ledger.set_settings({PENDING_CONFIG: text}, tx)
+            also(tx)
+
+        self.publish(built, close)
         self._settled(config)
         self.purge()
 

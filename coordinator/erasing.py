@@ -22,20 +22,19 @@ from cluster.errors import (
     ConfigError,
     DuplicateError,
     HoldError,
-    LeaseError,
     RequestError,
     StalePlanError,
     UnknownIdError,
-    UnweaveError,
 )
 from cluster.graph import Graph
 from coordinator.acting import Step, resolve_again, take_step
 from coordinator.ask import Ask, erasure_text, subject_marks
 from coordinator.batch import OPEN as OPEN_BATCH
-from coordinator.batch import UNPUBLISHED, Batch
+from coordinator.batch import UNPUBLISHED, Batch, letting_fail
 from coordinator.certify import Gathering
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure
+from coordinator.ledger.batch_table import Batch as BatchRow
 from coordinator.mask import Mask
 from coordinator.parents import FILE, refresh_parents
 from coordinator.people import kept_map
@@ -352,23 +351,32 @@ class Erasing:
         Another failure is noted in its request: it keeps neither a home from being opened nor
         another request from being done.
         """
+        self.engine.ledger.settle_keys()
         self.finish_published()
         if self._changed_environment():
             text = "another environment: what waits is left to System.rebuild() and then run()"
             logger.warning(text, extra={"event": "environment_changed"})
             return
+        begun = [self._of_batch(batch.batch_id) for batch in self._begun()]
+        tried = {record.request_id for records in begun for record in records}
         self._finish_begun()
-        stuck = [r for r in self._accepted() if r.priority != "normal" or r.attempts]
+        waiting = [r for r in self._accepted() if r.request_id not in tried]
+        stuck = [r for r in waiting if r.priority != "normal" or r.attempts]
         ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
         if ready.batch:
             self._try([r for r in stuck if r.request_id in set(ready.batch)], "resumed")
 
     def finish_published(self) -> None:
         """Purge and certify what was published and interrupted; trains nothing."""
-        for batch in self.engine.ledger.batches.list(state=OPEN_BATCH):
-            found = self.engine.ledger.requests.find(batch_id=batch.batch_id)
-            if not any(record.state in UNPUBLISHED for record in found):
+        for batch in self._begun():
+            if not any(r.state in UNPUBLISHED for r in self._of_batch(batch.batch_id)):
                 self._carry_out(batch.batch_id)
+
+    def _begun(self) -> Sequence[BatchRow]:
+        return self.engine.ledger.batches.list(state=OPEN_BATCH)
+
+    def _of_batch(self, batch_id: str) -> list[RequestRecord]:
+        return self.engine.ledger.requests.find(batch_id=batch_id)
 
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""
@@ -388,6 +396,7 @@ class Erasing:
         Returns:
             The batches that were completed.
         """
+        self.engine.ledger.settle_keys()
         done: list[str] = []
         while True:
             done += self._finish_begun()
@@ -400,25 +409,14 @@ class Erasing:
             done += [batch_id] if batch_id else []
 
     def _try(self, records: Sequence[RequestRecord], reason: str) -> str:
-        """Carry out a batch; a failure is logged by code and shards, since its text may name ids.
+        """Carry out a batch, whose failure stands in nobody's way.
 
         Returns:
             The batch, or nothing where it failed.
-
-        Raises:
-            Exception: it failed after it was published, and must go on before anything else.
         """
-        try:
+        shards = {shard for record in records for shard in record.shards}
+        with letting_fail(self.engine.ledger, shards):
             return self._run_batch(records, reason)
-        except LeaseError:
-            raise
-        except Exception as error:
-            if self.engine.ledger.batches.list(state=OPEN_BATCH):
-                raise
-            code = error.code if isinstance(error, UnweaveError) else type(error).__name__
-            shards = sorted({shard for record in records for shard in record.shards})
-            text = "a batch failed with %s; its shards are %s"
-            logger.error(text, code, shards, extra={"event": "batch_failed", "code": code})
         return ""
 
     def _decide(self, accepted: Sequence[RequestRecord], now: datetime) -> Decision:
@@ -429,12 +427,19 @@ class Erasing:
         return next_batch(accepted, now, policy, generation.costs, shards, waits)
 
     def _finish_begun(self) -> list[str]:
-        begun = [batch.batch_id for batch in self.engine.ledger.batches.list(state=OPEN_BATCH)]
+        """Finish batches that were interrupted; one that cannot be built again is put back.
+
+        Returns:
+            Those that were completed.
+        """
+        begun, done = self._begun(), []
         if begun:
             self._require_environment()
-        for batch_id in begun:
-            self._carry_out(batch_id)
-        return begun
+        for batch in begun:
+            with letting_fail(self.engine.ledger, batch.shards, batch.batch_id):
+                self._carry_out(batch.batch_id)
+                done.append(batch.batch_id)
+        return done
 
     def _run_batch(self, records: Sequence[RequestRecord], reason: str) -> str:
         batch_id = Batch.schedule(self.engine, self.clock, records, reason)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from cluster.digest import NodeId
 from cluster.errors import GoneError, SelectorError
+from cluster.graph import Graph
 from coordinator.ask import subject_marks
 from coordinator.ledger import Ledger
 from coordinator.mask import Mask, without
@@ -21,6 +22,7 @@ from coordinator.selectors.cascade import Cascade, CascadeRun, SubjectErasure
 from coordinator.selectors.lookup import find_rows
 from coordinator.selectors.rules import SubjectRules
 from coordinator.selectors.subjects import SUBJECTS, SubjectMap
+from coordinator.tombstones import UNLEARNED, Standing
 
 if TYPE_CHECKING:
     from coordinator.engine import Engine
@@ -98,9 +100,9 @@ class People:
             raise GoneError(gone, "the subject map", "subject")
         return subjects.without(gone, self.absent_nodes(subjects))
 
-    def absent_nodes(self, subjects: SubjectMap) -> list[NodeId]:
-        """Nodes of a map that the published graph does not hold."""
-        rows = find_rows(self.engine.live.graph, subjects.nodes)
+    def absent_nodes(self, subjects: SubjectMap, graph: Graph | None = None) -> list[NodeId]:
+        """Nodes of a map that a graph does not hold; the published one by default."""
+        rows = find_rows(graph or self.engine.live.graph, subjects.nodes)
         absent: list[NodeId] = subjects.nodes[rows < 0].tolist()
         return absent
 
@@ -108,13 +110,24 @@ class People:
         """People of a map who were forgotten here and may not come back unasked."""
         if self.engine.config.erasure.rearrival == "allow_as_new":
             return []
+        return self.erased(subjects)
+
+    def erased(self, subjects: SubjectMap, standing: Standing = UNLEARNED) -> list[str]:
+        """People of a map whose tombstones count."""
         ledger = self.engine.ledger
         names = {
             mark: name
             for name in subjects.subjects.tolist()
             for mark in subject_marks(ledger, (name,))
         }
-        return [names[mark] for mark in ledger.erased_by(list(names), unlearned_only=True)]
+        return [names[mark] for mark in ledger.erased_by(list(names), **vars(standing))]
+
+    def survivors(
+        self, subjects: SubjectMap, graph: Graph, standing: Standing = UNLEARNED
+    ) -> SubjectMap:
+        """A map from a copy, less people who were erased since and nodes that ``graph`` lacks."""
+        gone = self.erased(subjects, standing)
+        return subjects.without(gone, self.absent_nodes(subjects, graph))
 
     def rewritten(self, subjects: Collection[str], nodes: Collection[NodeId]) -> SubjectMap | None:
         """The stored map without some people and nodes; None where it names none of them."""

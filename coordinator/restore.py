@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from cluster.errors import ConfigError, HomeError
 from cluster.files import BACKUPS, CONFIG_FILE
 from cluster.graph import Graph
@@ -30,12 +32,14 @@ from coordinator.ledger.ledger import mark
 from coordinator.ledger.tombstone_table import Stone, standing
 from coordinator.ledger.vault import Vault
 from coordinator.mask import Mask
+from coordinator.people import MAP, RULES
 from coordinator.pools import Pool
 from coordinator.preflight import check_config, require_labels
-from coordinator.reconcile import Progress, Wanted
+from coordinator.reconcile import Progress, Wanted, write_blobs
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import MASKED, State, may_return
-from coordinator.tombstones import Standing, without_erased
+from coordinator.selectors.subjects import SUBJECTS, SubjectMap
+from coordinator.tombstones import UNLEARNED, Standing, without_erased
 
 EXPORT_FORMAT = 1
 OLDER_CONFIG = "backup"  # the configuration that the backup was made under
@@ -111,6 +115,7 @@ def restore(
         copied = load_graph(LocalStore(folder), manifest.body["graph_key"])
         graph = without_erased(engine.ledger, copied)
         require_labels(graph, settings)
+        _take_people(engine, folder, manifest, graph)
         engine.begin(graph, _partition(folder, manifest, settings, graph), LocalStore(folder))
         return _restored(engine, copied)
     finally:
@@ -138,6 +143,47 @@ def _partition(folder: Path, manifest: Manifest, config: Config, graph: Graph) -
     if not same or partition.guarantee == "rederived":
         return None
     return partition.restrict(graph)
+
+
+def _people(
+    engine: Engine, folder: Path, manifest: Manifest, graph: Graph, kept: Standing
+) -> Callable[[Connection], None]:
+    """Store the subject map that goes with a restored graph.
+
+    It is the backup's, with the rules of then; where that holds none, the home's own stays. Who was
+    erased since is not in it, and no node that the graph lacks.
+
+    Returns:
+        What makes it the home's, to be done where the graph is published.
+    """
+    people, ledger = engine.people, engine.ledger
+    store, source = (folder, manifest.subjects) if manifest.subjects else (engine.home, "")
+    key = source or ledger.setting(MAP)
+    if not key:
+        return lambda tx: None
+    copied = SubjectMap.from_blob(LocalStore(store).get(SUBJECTS, key))
+    subjects = people.survivors(copied, graph, kept)
+    blobs = {(SUBJECTS, str(subjects.key)): subjects.to_blob()}
+    write_blobs(ledger, engine.store, blobs, ledger.epoch())  # a damaged one is written again
+
+    def note(tx: Connection) -> None:
+        people.note(tx, subjects)
+        if source:
+            ledger.set_settings({RULES: manifest.rules}, tx)
+        ledger.next_epoch(tx)  # a plan made under another map is void
+        detail = {"subjects": len(subjects.subjects), "rows": subjects.num_rows}
+        ledger.audit.append(tx, "restore subjects", "", None, detail)
+
+    return note
+
+
+def _take_people(engine: Engine, folder: Path, manifest: Manifest, graph: Graph) -> None:
+    """The same for a home that holds nothing yet: the map is there before the graph is."""
+    engine.store.initialise(engine.ledger.setting("home_id"))
+    engine.store.bar(engine.ledger.lease.fence)
+    note = _people(engine, folder, manifest, graph, UNLEARNED)
+    with engine.ledger.write() as tx:
+        note(tx)
 
 
 def _restored(engine: Engine, copied: Graph) -> Restored:
@@ -180,7 +226,8 @@ def _in_place(
         engine.config = settings
         made = partition or engine.cut(graph, allow_empty=True)
         wanted = Wanted(graph, made, engine.ledger.epoch(), None, previous)
-        engine.adopt(settings, wanted, LocalStore(folder))
+        people = _people(engine, folder, manifest, graph, kept)
+        engine.adopt(settings, wanted, LocalStore(folder), people)
         return _restored(engine, copied)
     finally:
         engine.close()

@@ -17,7 +17,7 @@ from cluster.halo_choice import retained
 from cluster.partition import Partition
 from cluster.partitioners import check_room
 from coordinator.aggregators import find_aggregator
-from coordinator.answering import Answering
+from coordinator.answering import Answering, store_view
 from coordinator.backups import make_backup, remove_backup
 from coordinator.config import Config, load_config, retained_choice
 from coordinator.engine import Engine, utc_now
@@ -320,7 +320,7 @@ class System(Forgetting):
         held = engine.answering
         if held is None or held.graph is not graph or held.live is not engine.live:
             live = engine.live
-            view = live.generation if graph is live.graph else engine.store_view(graph)
+            view = live.generation if graph is live.graph else store_view(engine, graph)
             held = engine.answering = Answering(
                 str(self.home),
                 view,

@@ -80,6 +80,7 @@ class Ledger:
         self.home = home
         self.name = shown(url)
         self._engine = open_engine(url)
+        self._in_doubt: set[str] = set()  # keys that may not have been destroyed
         try:
             moved = upgrade(self._engine, home)
             self.vault = Vault(home)
@@ -109,9 +110,7 @@ class Ledger:
         """
         fence = self.lease.acquire()
         found = self.vault.names()
-        with self.read() as tx:
-            used = self.requests.used_keys(tx) | self.batches.used_keys(tx)
-        self.vault.sweep(found, used)
+        self.vault.sweep(found, self._used_keys())
         self.truncate_log()
         return fence
 
@@ -134,11 +133,31 @@ class Ledger:
             LeaseError: the lease is not, or no longer, ours; nothing is written.
             HomeError: the database is gone, full or locked; nothing is written.
         """
-        with writing(self._engine) as tx:
-            self.lease.check(tx)
-            doomed = tx.info[DOOMED] = set()
-            yield tx
-        self.vault.destroy(doomed)
+        doomed: set[str] = set()
+        try:
+            with writing(self._engine) as tx:
+                self.lease.check(tx)
+                tx.info[DOOMED] = doomed
+                yield tx
+            self.vault.destroy(doomed)
+        except BaseException:
+            self._in_doubt |= doomed
+            raise
+
+    def settle_keys(self) -> None:
+        """Destroy the keys of transactions that were committed though their answer was lost.
+
+        Those whose transaction was not committed are in use still, and stay.
+        """
+        if not self._in_doubt:
+            return
+        self.vault.destroy(self._in_doubt - self._used_keys())
+        self._in_doubt.clear()
+        self.truncate_log()
+
+    def _used_keys(self) -> set[str]:
+        with self.read() as tx:
+            return self.requests.used_keys(tx) | self.batches.used_keys(tx)
 
     def _within(self, tx: Connection | None) -> AbstractContextManager[Connection]:
         return self.write() if tx is None else nullcontext(tx)

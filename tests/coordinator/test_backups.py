@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
+import weakref
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,25 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cluster.errors import ConfigError, HomeError, RearrivalError, VerificationError
+from cluster.errors import (
+    ConfigError,
+    HomeError,
+    RearrivalError,
+    StalePlanError,
+    VerificationError,
+)
 from cluster.files import stray_files
 from coordinator.cli import app
 from coordinator.engine import PENDING_CONFIG, Engine
 from coordinator.erasure import Erasure
+from coordinator.people import kept_map
 from coordinator.requests.states import State
 from coordinator.restore import Restored, export_tombstones, restore
+from coordinator.selectors.rules import SubjectRules
+from coordinator.selectors.selector import Subject
+from coordinator.selectors.subjects import SubjectMap
 from coordinator.system import System
+from tests.coordinator.bytesearch import Planted, search_tree
 from tests.coordinator.clock import Clock
 from tests.coordinator.systems import (
     Records,
@@ -304,6 +318,158 @@ def test_a_restore_that_dies_after_publication_leaves_the_configuration_to_the_n
     assert again.config.shards.training_epochs == 2
     assert "training_epochs: 2" in (system.home / "config.yaml").read_text()
     assert again.verify("all").ok
+
+
+# ---- people
+
+
+RULES = SubjectRules(max_nodes=7)
+
+
+def map_people(system: System) -> list[str]:
+    """Give six people two training nodes each; the second node of each is the next one's too."""
+    nodes = training_ids(system)
+    people = [f"person-{number}" for number in range(6)]
+    rows: list[Any] = [(name, nodes[at], "owner") for at, name in enumerate(people)]
+    rows += [(name, nodes[at + 1], "owner") for at, name in enumerate(people)]
+    system.set_subjects(SubjectMap.from_rows(rows, system.graph), RULES)
+    return people
+
+
+def mapped(system: System) -> list[str]:
+    """People of the stored map, which names no node that the graph is without."""
+    assert system.subjects is not None
+    assert system.engine.people.absent_nodes(system.subjects) == []
+    assert kept_map(system.engine.ledger) <= set(system.engine.store.keys())
+    found: list[str] = system.subjects.subjects.tolist()
+    return found
+
+
+def holding(folder: Path, names: Iterable[str]) -> dict[str, set[str]]:
+    """File below a folder -> which of these people are in it, for files with any."""
+    return search_tree(folder, Planted({name: (name.encode(),) for name in names}))
+
+
+def reasons(system: System, request_id: str) -> list[str]:
+    certificate = system.request(request_id).certificate
+    assert certificate is not None
+    return [item["reason"] for item in certificate.statement["predicate"]["residuals"]]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in place", "new home"])
+def test_a_restored_map_is_without_the_people_and_nodes_forgotten_since(
+    elsewhere: bool, system: System, bench: Workbench, clock: Clock, tmp_path: Path
+) -> None:
+    people = map_people(system)
+    ada, bob, eve, *others = people
+    nodes = training_ids(system)
+    plain = nodes[4]  # one of the nodes of the fourth and fifth
+    home = system.home
+    system.backup("a")
+    assert holding(home / "backups" / "a", [ada])
+    overdue = system.submit(Subject(bob))
+    clock.forward(hours=25)
+    waiting = system.submit(Subject(eve))
+    system.erase(Subject(ada))
+    system.erase(Erasure(nodes=[plain]))
+    system.close()
+
+    target = tmp_path / "new" if elsewhere else home
+    restored(bench, clock, home, "a", to=target if elsewhere else None)
+
+    again = bench.open(target, clock=clock)
+    left = others[1:] if elsewhere else [eve, *others]  # the fourth's nodes were eve's or went
+    assert mapped(again) == left
+    assert again.subject_rules == RULES
+    assert again.subjects is not None
+    assert plain not in again.subjects.nodes.tolist()
+    assert not any(again.engine.live.graph.has_node(i) for i in (nodes[0], nodes[1], plain))
+    found = holding(target, set(people) - set(left))
+    assert all(Path(path).is_relative_to(home / "backups") for path in found)
+    assert again.verify().ok
+    if not elsewhere:
+        assert again.request(waiting.request_id).cancel(by="ada").state == State.CANCELLED
+        assert again.request(overdue.request_id).state == State.ACCEPTED
+        clock.forward(hours=7)
+        again.run()
+        assert again.request(overdue.request_id).state == State.COMPLETED
+        assert mapped(again) == left
+
+
+def test_a_map_that_was_replaced_comes_back_with_its_rules_and_one_that_was_not_copied_stays(
+    system: System, bench: Workbench, clock: Clock
+) -> None:
+    system.backup("before")
+    people = map_people(system)
+    system.backup("with")
+    nodes = training_ids(system)
+    system.set_subjects(SubjectMap.from_rows([("zoe", nodes[9], "owner")], system.graph), None)
+    system.erase(Subject(people[0]), unknown="report")
+    plan = system.plan(Erasure(nodes=nodes[20:21]))
+    system.close()
+
+    restored(bench, clock, system.home, "before")
+    again = bench.open(system.home, clock=clock)
+    assert (mapped(again), again.subject_rules) == (["zoe"], None)
+    again.close()
+    restored(bench, clock, system.home, "with")
+
+    again = bench.open(system.home, clock=clock)
+    assert (mapped(again), again.subject_rules) == (people, RULES)
+    with pytest.raises(StalePlanError):
+        again.erase(plan)
+
+
+def test_a_damaged_map_is_repaired_by_a_restore(
+    system: System, bench: Workbench, clock: Clock
+) -> None:
+    people = map_people(system)
+    system.backup("a")
+    ((kind, key),) = kept_map(system.engine.ledger)
+    system.engine.store.path(kind, key).write_bytes(b"damaged")
+    system.close()
+
+    restored(bench, clock, system.home, "a")
+
+    assert mapped(bench.open(system.home, clock=clock)) == people
+
+
+def test_a_copy_of_the_first_format_is_restored_without_a_map(
+    system: System, bench: Workbench, clock: Clock, tmp_path: Path
+) -> None:
+    folder = system.home / system.backup("a").path
+    data = json.loads((folder / "backup.json").read_text())
+    del data["subjects"], data["rules"]
+    (folder / "backup.json").write_text(json.dumps(data | {"format": 1}))
+
+    restored(bench, clock, system.home, "a", to=tmp_path / "new")
+
+    assert bench.open(tmp_path / "new", clock=clock).subjects is None
+
+
+def test_certificates_say_which_backups_hold_the_subject_map(system: System, clock: Clock) -> None:
+    system.backup("without")
+    people = map_people(system)
+    clock.forward(hours=1)
+    system.backup("with")
+
+    receipt = system.erase(Subject(people[0]))
+
+    assert reasons(system, receipt.request_id) == [
+        "a named copy, destroyed when it expires",
+        "a named copy with the subject map, destroyed when it expires",
+    ]
+
+
+def test_a_map_that_was_rewritten_is_not_kept_in_memory(system: System) -> None:
+    people = map_people(system)
+    before = weakref.ref(system.subjects)
+
+    system.erase(Subject(people[0]))
+    gc.collect()
+
+    assert before() is None
+    assert mapped(system) == people[1:]
 
 
 # ---- restore elsewhere, and without a ledger

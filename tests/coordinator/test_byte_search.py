@@ -21,8 +21,12 @@ import pytest
 
 from cluster.digest import NodeId
 from coordinator.erasure import Erasure
+from coordinator.people import kept_map
 from coordinator.reconcile import Reconciler
 from coordinator.requests.states import State
+from coordinator.selectors.selector import Subject
+from coordinator.selectors.subjects import SubjectMap
+from coordinator.system import System
 from tests.coordinator.bytesearch import (
     Planted,
     id_patterns,
@@ -41,6 +45,7 @@ from tests.coordinator.systems import Workbench, training_ids
 WINDOWS = {"erasure.cancel_window": "1h", "erasure.batch_window": "1h", "erasure.backoff": "1s"}
 DERIVED = {"submodel", "slice", "aggregator", "posteriors", "graph"}
 WITHOUT = {"HOME", "LOCK", "config.yaml", "keys", "ledger.db", "ledger.db-wal", "ledger.db-shm"}
+ASKED, LONE, STAYS = "mwanza-0001", "mwanza-0002", "mwanza-0003"
 DESIGNS: dict[str, tuple[str, dict[str, Any]]] = {
     "learned, halo, slices": (
         "str",
@@ -87,6 +92,21 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, node: NodeId) -> None:
     monkeypatch.setattr(Reconciler, "_build", failing)
 
 
+def plant_people(system: System, owned: NodeId, node: NodeId, stays: NodeId) -> Planted:
+    """Map three people; those returned go: one is asked for, the other only owns what goes."""
+    rows: list[Any] = [(ASKED, owned, "owner"), (ASKED, node, "mention")]
+    rows += [(LONE, node, "owner"), (STAYS, stays, "owner"), (STAYS, node, "mention")]
+    system.set_subjects(SubjectMap.from_rows(rows, system.graph), None)
+    return Planted({name: id_patterns(name) for name in (ASKED, LONE)})
+
+
+def mapped(system: System) -> list[str]:
+    """People in the stored map, read back from its file."""
+    ((kind, key),) = kept_map(system.engine.ledger)
+    found: list[str] = SubjectMap.from_blob(system.engine.store.get(kind, key)).subjects.tolist()
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_nothing_of_an_erased_record_is_left_in_any_byte(
@@ -99,6 +119,8 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     u, v = city.edges[edge]
     planted = city.planted(node, edge, features)
     refused = Planted({"id": id_patterns(cancelled)})
+    owned = training_ids(system)[3]
+    people = plant_people(system, owned, node, cancelled)
     system.predict(city.ids[:5])
     system.backup("before")
 
@@ -107,10 +129,14 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     everything = set(planted.patterns)
     assert before["segment"] == everything
     assert before["content"] >= everything - {"note"}
-    assert before["partition"] == {"id"}
+    assert before["partition"] == before["subjects"] == {"id"}
     assert all(not before.get(name) for name in DERIVED | WITHOUT), before
     assert search_tree(system.home / "backups", planted)
     assert set(in_the_workers(system, planted)) >= {"id", "row", "features"}
+    assert set(people.patterns) <= set(mapped(system))
+    assert {name: found for name, found in search(system.home, people).items() if found} == {
+        "subjects": set(people.patterns), "backup": set(people.patterns),
+    }  # fmt: skip
 
     # a masked view, a cancelled request, a batch that fails and is tried again
     back = system.submit(Erasure(nodes=[cancelled]))
@@ -118,8 +144,9 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
         system.submit(Erasure(nodes=[node])),
         system.submit(Erasure(edges=[(city.ids[u], city.ids[v])])),
         system.submit(Erasure(features={features: None}, labels=[features])),
+        system.submit(Subject(ASKED)),
     ]
-    system.predict([i for i in city.ids if i not in (node, cancelled)][:5])
+    system.predict([i for i in city.ids if i not in (node, owned, cancelled)][:5])
     payload = system.engine.ledger.requests.payload(requests[0].request_id)
     assert payload is not None and str(node) in str(payload)
     back.cancel()
@@ -127,7 +154,7 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     fail_once(monkeypatch, node)
     clock.forward(hours=3)
     assert system.run() == []
-    assert [request.record.attempts for request in requests] == [1, 1, 1]
+    assert [request.record.attempts for request in requests] == [1, 1, 1, 1]
     clock.forward(hours=3)
     system.run()
     assert {request.state for request in requests} == {State.COMPLETED}
@@ -136,18 +163,22 @@ def test_nothing_of_an_erased_record_is_left_in_any_byte(
     assert {name: found for name, found in after.items() if found - {"backup"}} == {
         "backup": everything
     }
+    assert {name for name, found in search(system.home, people).items() if found} == {"backup"}
+    assert mapped(system) == [STAYS]
     assert in_the_workers(system, planted) == {}
     assert "a batch failed with KeyError" in log.read_text()
     assert search_file(log, planted) == set()
-    assert search_file(log, refused) == set()
+    assert search_file(log, refused) == search_file(log, people) == set()
     assert not list((system.home / "keys" / "payload").iterdir())
 
     # the residual goes when its time is over
     clock.forward(days=8)
     system.engine.purge()
     assert not any(search(system.home, planted).values())
+    assert not any(search(system.home, people).values())
     system.close()
     assert not any(search(system.home, planted).values())
+    assert not any(search(system.home, people).values())
 
 
 def test_superseded_files_are_neither_open_nor_mapped(bench: Workbench) -> None:
@@ -185,6 +216,7 @@ def test_a_server_s_files_never_hold_what_was_erased(
     url = server.new_database()
     system = bench.fit(city.graph(), WINDOWS | {"storage.database": url}, clock=clock)
     node, edge, features, cancelled = choose(system, city)
+    people = plant_people(system, training_ids(system)[3], node, cancelled)
     patterns = city.planted(node, edge, features).patterns
     planted = Planted({name: patterns[name] for name in ("id", "row", "note")})
     data = server.socket / "data"
@@ -192,16 +224,18 @@ def test_a_server_s_files_never_hold_what_was_erased(
     server.execute("INSERT INTO control VALUES ('nairobi-0042')")
     system.submit(Erasure(nodes=[cancelled])).cancel()
     request = system.submit(Erasure(nodes=[node]))
+    person = system.submit(Subject(ASKED))
     clock.forward(hours=3)
     system.run()
     system.backup("after")
     server.execute("CHECKPOINT")
 
     assert search_tree(data, Planted({"control": (b"nairobi-0042",)}))
-    assert request.state == State.COMPLETED
-    assert search_tree(data, planted) == {}
+    assert request.state == person.state == State.COMPLETED
+    assert search_tree(data, planted) == search_tree(data, people) == {}
     assert search_tree(data, Planted({"id": id_patterns(cancelled)})) == {}
     assert not any(search(system.home, planted).values())
+    assert not any(search(system.home, people).values())
 
 
 def test_the_search_reads_compressed_pages(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cluster.errors import (
     ConfigError,
     CorruptArtefactError,
     ErasureError,
+    GoneError,
     HomeError,
     StalePlanError,
 )
@@ -28,7 +29,10 @@ from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 from coordinator.pools.inline import InlinePool
 from coordinator.reconcile import Reconciler
+from coordinator.requests.states import State
+from coordinator.system import System
 from shards.recipe import choose_profile
+from tests.coordinator.clock import Clock
 from tests.coordinator.systems import (
     Workbench,
     artefacts_of,
@@ -42,6 +46,8 @@ from tests.coordinator.systems import (
     tiny,
     training_ids,
 )
+
+NO_WINDOWS = {"erasure.cancel_window": "0", "erasure.batch_window": "0"}
 
 # ---- the lock
 
@@ -244,6 +250,78 @@ def test_a_request_after_one_that_failed_finishes_that_one_first(
     assert_same(summary(system), summary(fresh))
     assert system.engine.ledger.requests.counts() == {"completed": 2}
     assert system.erase(failing).request_id
+
+
+def _interrupted_build(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin what is due, and end while it is built."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "build", _raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            system.run()
+
+
+def _raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_begun_batch_that_cannot_be_built_again_leaves_the_home_to_be_opened(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, clock = planted(10), Clock()
+    system = bench.fit(records, NO_WINDOWS, clock=clock)
+    node, other = training_ids(system)[:2]
+    request = system.submit(Erasure(nodes=[node]))
+    _interrupted_build(system, monkeypatch)
+    assert request.state == State.RUNNING
+    before = summary(system)
+    system.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "build", _raising(ErasureError("no memory")))
+        reopened = bench.open(system.home, clock=clock)
+
+    waiting = reopened.request(request.request_id)
+    assert (waiting.state, waiting.record.attempts) == (State.ACCEPTED, 1)
+    assert waiting.record.not_before is not None and waiting.record.not_before > clock.now
+    assert_same(summary(reopened), before)
+    assert reopened.predict([other]).generation == 1
+    with pytest.raises(GoneError):
+        reopened.predict([node])
+    assert reopened.run() == []
+    clock.forward(hours=1)
+    assert len(reopened.run()) == 1
+    assert waiting.state == State.COMPLETED
+    survivors = records.without(Erasure(nodes=[node]))
+    fresh = bench.fit(survivors, partition=kept_partition(reopened.partition, survivors))
+    assert_same(summary(reopened), summary(fresh))
+
+
+def test_a_begun_batch_that_cannot_be_built_again_does_not_keep_others_from_being_done(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    system = bench.fit(planted(10), NO_WINDOWS, clock=clock)
+    node, other = training_ids(system)[:2]
+    request = system.submit(Erasure(nodes=[node]))
+    _interrupted_build(system, monkeypatch)
+    check = Batch._check
+
+    def failing(self: Batch, built: Any) -> None:
+        if not built.wanted.graph.has_node(node):
+            raise ErasureError("no memory")
+        check(self, built)
+
+    monkeypatch.setattr(Batch, "_check", failing)
+
+    receipt = system.erase(Erasure(nodes=[other]))
+
+    assert receipt.shards_retrained
+    assert (request.state, request.record.attempts) == (State.ACCEPTED, 1)
+    assert not system.graph.has_node(node)
+    assert system.engine.live.graph.has_node(node)
 
 
 def test_a_plan_made_after_a_request_failed_is_void_once_that_one_is_finished(

@@ -83,6 +83,7 @@ class Cascade:
         rules: SubjectRules | None,
         *,
         strict: bool = True,
+        bounded: bool = True,
     ) -> None:
         """Index the graph once.
 
@@ -91,6 +92,7 @@ class Cascade:
             subject_map: rows of nodes that the graph holds no more are passed over.
             rules: None: owned nodes go, and nothing follows.
             strict: refuse types without a rule; else they are owned and shallow.
+            bounded: refuse more than ``max_nodes`` nodes a subject.
 
         Raises:
             SelectorError: see :func:`~coordinator.selectors.arcs.check_rules`.
@@ -98,7 +100,9 @@ class Cascade:
         if strict:
             check_rules(graph, rules)
         self.graph, self.subjects = graph, subject_map
-        self.max_nodes = rules.max_nodes if rules else MAX_NODES
+        self.rules, self.bounded = rules, bounded
+        most = rules.max_nodes if rules else MAX_NODES
+        self.max_nodes = most if bounded else graph.num_nodes
         self.kinds = node_kinds(graph, rules)
         self.arcs = owning_arcs(graph, rules)
         self.types = typing_of(graph.node_columns, rules.node_column) if rules else None
@@ -125,6 +129,10 @@ class Cascade:
         wanted = (self.subjects.is_owner[span] == owner) & (self.rows[span] >= 0)
         rows: list[int] = self.rows[span][wanted].tolist()
         return rows
+
+    def on(self, graph: Graph) -> Cascade:
+        """The same subjects and rules on a part of this graph."""
+        return Cascade(graph, self.subjects, self.rules, strict=False, bounded=self.bounded)
 
     def run(self) -> CascadeRun:
         """A run in which subjects go one after the other."""

@@ -127,7 +127,7 @@ def resolve_again(
     now: datetime,
     *,
     running: Collection[str] = (),
-    bounded: bool = False,
+    remapped: bool = False,
 ) -> dict[str, RequestRecord]:
     """Look the records of every waiting person's request up again; returns those that moved.
 
@@ -138,16 +138,16 @@ def resolve_again(
         changed: requests as this transaction leaves them.
         now: the time, for the events.
         running: requests of the batch that is about to start.
-        bounded: refuse more nodes a person than the rules allow.
+        remapped: whether this transaction brings a new subject map.
 
     Raises:
-        SelectorError: more than that would go, or the rules leave a type open.
+        SelectorError: the rules leave a type open, or a new map gives somebody too much.
     """
     if not mask.people:
         return {}
     fresh = {record.request_id: record for record in changed}
     pending = [fresh.get(key) or _read(engine, key) for key in mask.people]
-    found = engine.people.expand_all(mask, pending, running, bounded=bounded)
+    found = engine.people.expand_all(mask, pending, running, remapped=remapped)
     names = {r.request_id: r for r in pending if r.state in WAITING and r.request_id in found}
     erasures = {key: found[key] for key in names}
     pairs = []

@@ -122,7 +122,7 @@ class Erasing:
             ledger.next_epoch(tx)
             detail = {"subjects": len(kept.subjects), "rows": kept.num_rows}
             ledger.audit.append(tx, "set_subjects", "", None, detail)
-            resolve_again(engine, tx, mask, (), self.clock(), bounded=True)
+            resolve_again(engine, tx, mask, (), self.clock(), remapped=True)
         self._mask = mask
         engine.destroy(before - kept_map(ledger))
         return subjects.num_rows - kept.num_rows

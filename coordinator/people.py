@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,8 +55,10 @@ class People:
     @property
     def map(self) -> SubjectMap | None:
         """The subject map; None where nobody is mapped."""
-        if self._draft is not None:
-            return self._draft[0]
+        return self._committed if self._draft is None else self._draft[0]
+
+    @property
+    def _committed(self) -> SubjectMap | None:
         key = self.engine.ledger.setting(MAP)
         if not key:
             return None
@@ -165,7 +168,7 @@ class People:
         whole = self._whole(bounded=True)
         turns = _Turns(whole, self._rest(whole, mask, mask.erasures.keys() - mask.held))
         turns.run.follow(whole.subjects.positions(sorted(others)).tolist())
-        return turns.expand(name)
+        return turns.expand(name, self._named(mask)[name])
 
     def expand_all(
         self,
@@ -173,7 +176,7 @@ class People:
         pending: Sequence[RequestRecord],
         running: Collection[str] = (),
         *,
-        bounded: bool = False,
+        remapped: bool = False,
     ) -> Mapping[str, Erasure]:
         """Request id -> what goes with its people, each of them after all before them.
 
@@ -185,7 +188,8 @@ class People:
             mask: what is masked.
             pending: its requests of people; those with somebody who is not mapped are left out.
             running: requests of the batch that is about to start.
-            bounded: refuse more than ``max_nodes`` nodes a person.
+            remapped: a new map is about to be committed: what the old one alone gave somebody is
+                theirs no more, and ``max_nodes`` holds for those who wait as well.
 
         Raises:
             SelectorError: the rules leave a type open, or too much would go.
@@ -193,13 +197,16 @@ class People:
         order = self._in_order(mask, pending, running)
         if not order:
             return {}
-        whole, found = self._whole(bounded=bounded), {}
+        whole, named = self._whole(bounded=remapped), self._named(mask, remapped=remapped)
         batch = {name for key in running for name in mask.people.get(key, ())}
-        turns = _Turns(whole, self._rest(whole, mask, mask.erasures.keys() - mask.held))
-        found.update({name: turns.expand(name).erasure for name in order})
+
+        def in_turn(people: Iterable[str], counted: Iterable[str]) -> dict[str, Erasure]:
+            turns = _Turns(whole, self._rest(whole, mask, counted))
+            return {name: turns.expand(name, named[name]).erasure for name in people}
+
+        found = in_turn(order, mask.erasures.keys() - mask.held)
         if batch:
-            turns = _Turns(whole, self._rest(whole, mask, running))
-            found.update({name: turns.expand(name).erasure for name in order if name in batch})
+            found |= in_turn((name for name in order if name in batch), running)
         groups = {record.request_id: mask.people[record.request_id] for record in pending}
         return {
             key: Erasure.merge(found[name] for name in group)
@@ -221,6 +228,18 @@ class People:
                 ranks[name] = min(ranks.get(name, rank), rank)
         return sorted(ranks, key=lambda name: (ranks[name], name))
 
+    def _named(self, mask: Mask, *, remapped: bool = False) -> Mapping[str, set[NodeId]]:
+        """Person -> nodes that requests for them name so far."""
+        found: dict[str, set[NodeId]] = defaultdict(set)
+        for request_id, group in mask.people.items():
+            for name in group:
+                found[name].update(mask.erasures[request_id].nodes)
+        before = self._committed if remapped else None
+        if before is not None:
+            for name, nodes in found.items():
+                nodes.difference_update(before.nodes_of(name, "owner"))
+        return found
+
     def _whole(self, *, bounded: bool) -> Cascade:
         """The rules on the published graph.
 
@@ -237,8 +256,8 @@ class People:
 
     def _rest(self, whole: Cascade, mask: Mask, counted: Iterable[str]) -> Cascade:
         """The same on the graph less what some requests ask for without naming a person."""
-        named = ((key, mask.people.get(key, ())) for key in counted)
-        plain = [mask.erasures[key] for key, group in named if not self.knows(group)]
+        groups = ((key, mask.people.get(key, ())) for key in counted)
+        plain = [mask.erasures[key] for key, group in groups if not self.knows(group)]
         graph = without(whole.graph, plain)
         return whole if graph is whole.graph else whole.on(graph)
 
@@ -253,7 +272,7 @@ class _Turns:
     def __init__(self, whole: Cascade, rest: Cascade) -> None:
         self.whole, self.run = whole, rest.run()
 
-    def expand(self, name: str) -> SubjectErasure:
-        """What goes with one more person."""
-        found, alone = self.run.expand([name]), self.whole.run().expand([name])
+    def expand(self, name: str, named: Collection[NodeId]) -> SubjectErasure:
+        """What goes with one more person, whose requests have named some nodes so far."""
+        found, alone = (run.expand([name], named) for run in (self.run, self.whole.run()))
         return replace(found, erasure=Erasure.merge([alone.erasure, found.erasure]))

@@ -169,8 +169,15 @@ class CascadeRun:
         self._references: dict[int, int] = {}  # left, of rows that lost some
         self._limit = 0
 
-    def expand(self, subject_ids: Collection[str]) -> SubjectErasure:
+    def expand(
+        self, subject_ids: Collection[str], named: Collection[NodeId] = ()
+    ) -> SubjectErasure:
         """What goes with these subjects, beside what went before.
+
+        Args:
+            subject_ids: who goes.
+            named: nodes that were found to go with them before; they go though what led to them
+                is gone from the graph, unless somebody or something owns them still.
 
         Raises:
             UnknownIdError: names every subject that the map does not hold.
@@ -178,10 +185,11 @@ class CascadeRun:
         """
         cascade = self.cascade
         asked = sorted(set(cascade.subjects.positions(subject_ids).tolist()))
-        step = self.follow(asked)
+        graph = cascade.graph
+        step = self.follow(asked, graph.rows([i for i in named if graph.has_node(i)]).tolist())
         kept = sorted(step.met - self.deleted)
         edges = self._mention_edges(asked)
-        graph, ids = cascade.graph, cascade.graph.ids
+        ids = graph.ids
         reasons = Counter(self._why_deleted(row, step) for row in step.new)
         reasons.update(self._why_kept(row) for row in kept)
         reasons["mention edge"] += len(edges)
@@ -195,8 +203,8 @@ class CascadeRun:
             self._count_types(step.new),
         )
 
-    def follow(self, subjects: Collection[int]) -> _Step:
-        """Let subjects, by position, go with all that follows.
+    def follow(self, subjects: Collection[int], named: Iterable[int] = ()) -> _Step:
+        """Let subjects, by position, go with all that follows, and rows that nothing owns.
 
         Raises:
             SelectorError: more than ``max_nodes`` nodes a subject would go.
@@ -208,6 +216,10 @@ class CascadeRun:
         step = _Step(own, set(), set(own), set())
         front = [row for row in own if self._goes(row, outright=cascade.kinds[row] == OWNED)]
         self._delete(front, step)
+        for row in named:
+            if self._goes(row, outright=False):
+                self._delete([row], step)
+                front.append(row)
         while front:
             for target, deep in cascade.arcs.from_row(front.pop()):
                 step.met.add(target)

@@ -351,6 +351,35 @@ def test_a_person_takes_what_a_waiting_request_names_as_well(system: System, clo
     assert trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
 
 
+def test_what_only_a_person_used_goes_with_them_though_their_account_went_before(
+    system: System, clock: Clock
+) -> None:
+    rows = SubjectMap.from_rows(ROWS, system.graph)
+    request = system.submit(Subject("ada"))
+    system.erase(Erasure(nodes=["acc-ada"]))  # nothing leads from ada to dev-1 any more
+
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+    system.set_subjects(rows, load_rules(RULES))
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+    later(system, clock)
+    assert request.state == State.COMPLETED
+    assert trained_on(system) == {"acc-bob", "acc-eve", "dev-2"}
+
+
+def test_what_a_corrected_map_gives_to_nobody_comes_back(system: System) -> None:
+    wrong = [*ROWS, ("eve", "dev-1", "owner")]
+    corrected = SubjectMap.from_rows(ROWS, system.graph)
+    rules = load_rules(RULES | {"node_types": {**RULES["node_types"], "device": "owned"}})
+    system.set_subjects(SubjectMap.from_rows(wrong, system.graph), rules)
+    system.submit(Subject("eve"))
+    system.erase(Erasure(nodes=["acc-ada"]))
+    assert there(system) == {"acc-bob", "dev-2"}
+
+    system.set_subjects(corrected, rules)
+
+    assert there(system) == {"acc-bob", "dev-1", "dev-2"}
+
+
 def test_a_predicate_selects_what_another_request_waits_to_forget(
     system: System, clock: Clock
 ) -> None:

@@ -16,7 +16,7 @@ from cluster.errors import GoneError, SelectorError
 from coordinator.ask import subject_marks
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
-from coordinator.mask import Mask, without
+from coordinator.mask import Mask
 from coordinator.reconcile import write_blobs
 from coordinator.requests.record import RequestRecord
 from coordinator.requests.states import IN_BATCH
@@ -165,9 +165,9 @@ class People:
             SelectorError: nobody is mapped, the rules leave a type open, or too much would go.
         """
         others = set(self._in_order(mask, pending)) - mask.people_on_hold() - {name}
-        whole = self._whole(bounded=True)
-        turns = _Turns(whole, self._rest(whole, mask, mask.erasures.keys() - mask.held))
-        turns.run.follow(whole.subjects.positions(sorted(others)).tolist())
+        cascade = self._cascade(bounded=True)
+        turns = _Turns(cascade, self._plain(mask, mask.erasures.keys() - mask.held))
+        turns.run.follow(cascade.subjects.positions(sorted(others)).tolist())
         return turns.expand(name, self._named(mask)[name])
 
     def expand_all(
@@ -197,11 +197,11 @@ class People:
         order = self._in_order(mask, pending, running)
         if not order:
             return {}
-        whole, named = self._whole(bounded=remapped), self._named(mask, remapped=remapped)
+        cascade, named = self._cascade(bounded=remapped), self._named(mask, remapped=remapped)
         batch = {name for key in running for name in mask.people.get(key, ())}
 
         def in_turn(people: Iterable[str], counted: Iterable[str]) -> dict[str, Erasure]:
-            turns = _Turns(whole, self._rest(whole, mask, counted))
+            turns = _Turns(cascade, self._plain(mask, counted))
             return {name: turns.expand(name, named[name]).erasure for name in people}
 
         found = in_turn(order, mask.erasures.keys() - mask.held)
@@ -240,7 +240,7 @@ class People:
                 nodes.difference_update(before.nodes_of(name, "owner"))
         return found
 
-    def _whole(self, *, bounded: bool) -> Cascade:
+    def _cascade(self, *, bounded: bool) -> Cascade:
         """The rules on the published graph.
 
         Raises:
@@ -254,12 +254,10 @@ class People:
             )
         return Cascade(self.engine.live.graph, subjects, self.rules, bounded=bounded)
 
-    def _rest(self, whole: Cascade, mask: Mask, counted: Iterable[str]) -> Cascade:
-        """The same on the graph less what some requests ask for without naming a person."""
+    def _plain(self, mask: Mask, counted: Iterable[str]) -> Erasure:
+        """What some requests ask for without naming a person of the map."""
         groups = ((key, mask.people.get(key, ())) for key in counted)
-        plain = [mask.erasures[key] for key, group in groups if not self.knows(group)]
-        graph = without(whole.graph, plain)
-        return whole if graph is whole.graph else whole.on(graph)
+        return Erasure.merge(mask.erasures[key] for key, group in groups if not self.knows(group))
 
 
 class _Turns:
@@ -269,10 +267,10 @@ class _Turns:
     that request; what goes only because nobody else is left is the last one's.
     """
 
-    def __init__(self, whole: Cascade, rest: Cascade) -> None:
-        self.whole, self.run = whole, rest.run()
+    def __init__(self, cascade: Cascade, besides: Erasure) -> None:
+        self.cascade, self.run = cascade, cascade.run(besides)
 
     def expand(self, name: str, named: Collection[NodeId]) -> SubjectErasure:
         """What goes with one more person, whose requests have named some nodes so far."""
-        found, alone = (run.expand([name], named) for run in (self.run, self.whole.run()))
+        found, alone = (run.expand([name], named) for run in (self.run, self.cascade.run()))
         return replace(found, erasure=Erasure.merge([alone.erasure, found.erasure]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cluster.digest import NodeId
 from cluster.errors import SelectorError
 from cluster.graph import Graph
-from coordinator.erasure import Erasure
+from coordinator.erasure import Erasure, present_part
 from coordinator.selectors.arcs import (
     NEVER,
     OWNED,
@@ -34,6 +34,7 @@ from coordinator.selectors.rules import MAX_NODES, SubjectRules
 from coordinator.selectors.subjects import SubjectMap
 
 Array = npt.NDArray[Any]
+NOTHING: Final = Erasure()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,6 @@ class Cascade:
         if strict:
             check_rules(graph, rules)
         self.graph, self.subjects = graph, subject_map
-        self.rules, self.bounded = rules, bounded
         most = rules.max_nodes if rules else MAX_NODES
         self.max_nodes = most if bounded else graph.num_nodes
         self.kinds = node_kinds(graph, rules)
@@ -130,13 +130,13 @@ class Cascade:
         rows: list[int] = self.rows[span][wanted].tolist()
         return rows
 
-    def on(self, graph: Graph) -> Cascade:
-        """The same subjects and rules on a part of this graph."""
-        return Cascade(graph, self.subjects, self.rules, strict=False, bounded=self.bounded)
+    def run(self, besides: Erasure = NOTHING) -> CascadeRun:
+        """A run in which subjects go one after the other.
 
-    def run(self) -> CascadeRun:
-        """A run in which subjects go one after the other."""
-        return CascadeRun(self)
+        Args:
+            besides: records that go whoever goes, so that what they own is not kept by them.
+        """
+        return CascadeRun(self, besides)
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,12 @@ class CascadeRun:
     The parts of a run leave the same graph as all its subjects at once.
     """
 
-    def __init__(self, cascade: Cascade) -> None:
-        self.cascade = cascade
+    def __init__(self, cascade: Cascade, besides: Erasure = NOTHING) -> None:
+        self.cascade, self.arcs = cascade, cascade.arcs
+        if not besides.is_empty:
+            graph, (change, _) = cascade.graph, present_part(cascade.graph, besides)
+            rows, edges = graph.rows(change.nodes), graph.edge_positions(change.edges)
+            self.arcs = cascade.arcs.discounted(rows, edges)
         self.gone: set[int] = set()  # subjects
         self.deleted: set[int] = set()  # rows
         self._references: dict[int, int] = {}  # left, of rows that lost some
@@ -221,10 +225,9 @@ class CascadeRun:
                 self._delete([row], step)
                 front.append(row)
         while front:
-            for target, deep in cascade.arcs.from_row(front.pop()):
+            for target, deep, counted in self.arcs.from_row(front.pop()):
                 step.met.add(target)
-                left = self._references.get(target, int(cascade.arcs.references[target])) - 1
-                self._references[target] = left
+                self._references[target] = self._left(target) - counted
                 if deep:
                     step.deep.add(target)
                 if self._goes(target, outright=deep and self._may_follow(target)):
@@ -246,8 +249,11 @@ class CascadeRun:
         """Whether a row that is still there goes now."""
         if row in self.deleted or self.cascade.kinds[row] == NEVER:
             return False
-        references = self._references.get(row, int(self.cascade.arcs.references[row]))
-        return outright or (references == 0 and not self._remaining_subjects(row))
+        return outright or (self._left(row) == 0 and not self._remaining_subjects(row))
+
+    def _left(self, row: int) -> int:
+        """References that a row has left."""
+        return self._references.get(row, int(self.arcs.references[row]))
 
     def _may_follow(self, row: int) -> bool:
         """Whether a deep edge deletes a row: it is owned, and by no remaining subject."""
@@ -281,7 +287,7 @@ class CascadeRun:
             )
             if own and mentions:
                 found.update(_edges_between(self.cascade.graph, own, mentions))
-        return sorted(edge for edge in found if not self.cascade.arcs.owns[edge])
+        return sorted(edge for edge in found if not self.arcs.owns[edge])
 
     def _count_types(self, rows: Collection[int]) -> dict[str, int]:
         types = self.cascade.types

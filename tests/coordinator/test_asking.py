@@ -366,6 +366,20 @@ def test_what_only_a_person_used_goes_with_them_though_their_account_went_before
     assert trained_on(system) == {"acc-bob", "acc-eve", "dev-2"}
 
 
+def test_what_two_people_used_goes_with_the_second_though_others_ask_for_their_accounts(
+    system: System, clock: Clock
+) -> None:
+    accounts = [row for row in ROWS if row[1].startswith("acc")]
+    system.set_subjects(SubjectMap.from_rows(accounts, system.graph), load_rules(RULES))
+    system.submit(Subject("ada"))
+    system.submit(Erasure(nodes=["acc-ada", "acc-bob"]))
+    system.submit(Subject("bob"))
+
+    assert there(system) == {"acc-eve"}
+    later(system, clock)
+    assert trained_on(system) == {"acc-eve"}
+
+
 def test_what_a_corrected_map_gives_to_nobody_comes_back(system: System) -> None:
     wrong = [*ROWS, ("eve", "dev-1", "owner")]
     corrected = SubjectMap.from_rows(ROWS, system.graph)

@@ -7,7 +7,7 @@ request that waits is resolved again, since what two people share goes with the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -125,6 +125,9 @@ def resolve_again(
     mask: Mask,
     changed: Iterable[RequestRecord],
     now: datetime,
+    *,
+    running: Collection[str] = (),
+    remapped: bool = False,
 ) -> dict[str, RequestRecord]:
     """Look the records of every waiting person's request up again; returns those that moved.
 
@@ -134,14 +137,19 @@ def resolve_again(
         mask: what is masked after it; follows what is found.
         changed: requests as this transaction leaves them.
         now: the time, for the events.
+        running: requests of the batch that is about to start.
+        remapped: whether this transaction brings a new subject map.
+
+    Raises:
+        SelectorError: the rules leave a type open, or a new map gives somebody too much.
     """
     if not mask.people:
         return {}
     fresh = {record.request_id: record for record in changed}
     pending = [fresh.get(key) or _read(engine, key) for key in mask.people]
-    found = engine.people.expand_all(mask, pending)
+    found = engine.people.expand_all(mask, pending, running, remapped=remapped)
     names = {r.request_id: r for r in pending if r.state in WAITING and r.request_id in found}
-    erasures = {key: found[key].erasure for key in names}
+    erasures = {key: found[key] for key in names}
     pairs = []
     for request_id in moved(mask.erasures, erasures):
         before, erasure = names[request_id], erasures[request_id]

@@ -31,10 +31,12 @@ class Asking:
     erasing: Erasing
 
     def plan(self, asked: Selector | Iterable[Erasure], unknown: Unknown) -> Plan:
-        """The plan of a selector, on the graph that survives what was asked before.
+        """The plan of a selector, on the published graph.
+
+        What another request waits to forget counts as here: that one may yet be cancelled.
 
         Raises:
-            UnknownIdError: a record or a person is not here and was not asked for before.
+            UnknownIdError: a record or a person is not here and was not forgotten before.
             SelectorError: the predicate is wrong, nobody is mapped, or the cascade is too large.
         """
         if isinstance(asked, Subject):
@@ -70,7 +72,7 @@ class Asking:
         ]
 
     def _plan_where(self, where: Where) -> Plan:
-        found = resolve(self.erasing.masked_graph(), where)
+        found = resolve(self.erasing.engine.live.graph, where)
         plan = self.erasing.plan(found.erasure, unknown="report")
         return replace(plan, kind=found.kind, selector=where.predicate)
 
@@ -84,21 +86,21 @@ class Asking:
         return _of_subject(plan, subject, found.subjects)
 
     def _expand(self, subject: Subject) -> SubjectErasure | None:
-        """What goes with a person; None where the map has no such person who still counts."""
+        """What goes with a person; None where the map has no such person."""
         erasing, people = self.erasing, self.erasing.engine.people
         mask, name = erasing.mask, subject.subject_id
-        people.cascade(mask)  # says so when nobody is mapped
-        if not people.knows([name]) or any(name in group for group in mask.people.values()):
+        if people.is_mapped and not people.knows([name]):
             return None
         pending = [erasing.record(request_id) for request_id in mask.people]
-        return people.run(mask, pending).expand([name])
+        return people.expand(mask, pending, name)
 
     def _plan_of_unmapped(self, subject: Subject, unknown: Unknown) -> Plan:
         ledger, name = self.erasing.engine.ledger, subject.subject_id
         plan = self.erasing.plan(Erasure(), unknown="report")
-        asked = ledger.erased_by(list(subject_marks(ledger, (name,))))
-        if asked:
-            return _of_subject(replace(plan, already=dict.fromkeys(asked.values(), 1)), subject)
+        marks = list(subject_marks(ledger, (name,)))
+        gone = ledger.erased_by(marks, unlearned_only=True)
+        if gone:
+            return _of_subject(replace(plan, already=dict.fromkeys(gone.values(), 1)), subject)
         if unknown == "raise":
             raise UnknownIdError([name], "the subject map", "subject")
         return _of_subject(replace(plan, unknown=(name,)), subject)

@@ -112,19 +112,16 @@ class Erasing:
         """See :meth:`coordinator.system.System.set_subjects`."""
         engine, ledger, mask = self.engine, self.engine.ledger, self.mask.copy()
         before = kept_map(ledger)
-        check_rules(self.masked_graph(), rules)
+        check_rules(engine.live.graph, rules)
         kept = engine.people.admitted(subjects)
         engine.people.write(kept)
-        with self._changing(), ledger.write() as tx:
+        with self._changing(), engine.people.as_if(kept, rules), ledger.write() as tx:
             engine.people.note(tx, kept)
             engine.people.note_rules(tx, rules)
             ledger.next_epoch(tx)
             detail = {"subjects": len(kept.subjects), "rows": kept.num_rows}
             ledger.audit.append(tx, "set_subjects", "", None, detail)
-        self._in_doubt = True
-        mask = self.mask.copy()
-        with self._changing(), ledger.write() as tx:
-            resolve_again(engine, tx, mask, (), self.clock())
+            resolve_again(engine, tx, mask, (), self.clock(), remapped=True)
         self._mask = mask
         engine.destroy(before - kept_map(ledger))
         return subjects.num_rows - kept.num_rows
@@ -141,7 +138,7 @@ class Erasing:
         """Plans of several requests, each on the graph as it is, with one look at the ledger.
 
         Raises:
-            UnknownIdError: a record is not in the graph and was not asked for before.
+            UnknownIdError: a record is not in the graph and was not forgotten before.
         """
         engine, live = self.engine, self.engine.live
         marks = [asked_marks(engine.ledger, item, live.graph) for item in asked]
@@ -162,7 +159,7 @@ class Erasing:
         """Make requests durable, all in one transaction; from then on their records are masked.
 
         A request whose external id or idempotency key is known with the same body is that request;
-        one whose records were all asked for before is a duplicate of the first that named them.
+        one whose records were all forgotten before is a duplicate of the first that named them.
 
         Raises:
             DuplicateError: the key is known with another body.
@@ -223,7 +220,8 @@ class Erasing:
             ledger.requests.add(tx, records, payloads, marks)
             ledger.audit.append_many(tx, "submit", [_submitted(record) for record in records])
             if any(ask.plan.subjects for ask in asks) or mask.held & mask.people.keys():
-                resolve_again(self.engine, tx, mask, records, now)
+                again = resolve_again(self.engine, tx, mask, records, now)
+                records = [again.get(record.request_id, record) for record in records]
         self._mask = mask
         return records
 
@@ -301,7 +299,7 @@ class Erasing:
         if ask.asks_nothing:
             return self._nothing_to_do(ask.plan)
         self._require_environment()
-        held = self.mask.held_by(ask.plan.erasure)
+        held = self.mask.held_by(ask.plan.erasure, ask.plan.subjects)
         if held:
             raise HoldError(
                 f"request {held} holds these records for a legal claim; release it first, or "
@@ -412,7 +410,7 @@ class Erasing:
         """Carry out a batch, whose failure stands in nobody's way.
 
         Returns:
-            The batch, or nothing where it failed.
+            The batch, or nothing where it failed or was not to run after all.
         """
         shards = {shard for record in records for shard in record.shards}
         with letting_fail(self.engine.ledger, shards):
@@ -442,9 +440,28 @@ class Erasing:
         return done
 
     def _run_batch(self, records: Sequence[RequestRecord], reason: str) -> str:
+        records = self._resolved(records)
+        if not records:
+            return ""
         batch_id = Batch.schedule(self.engine, self.clock, records, reason)
         self._carry_out(batch_id)
         return batch_id
+
+    def _resolved(self, records: Sequence[RequestRecord]) -> Sequence[RequestRecord]:
+        """Requests about to run, naming what goes with their people if nobody else went before.
+
+        What they share with somebody who still waits stays with that one, who may yet come back.
+        Those that now meet a request on hold are left out.
+        """
+        running = {record.request_id for record in records}
+        if running.isdisjoint(self.mask.people):
+            return records
+        mask = self.mask.copy()
+        with self._changing(), self.engine.ledger.write() as tx:
+            again = resolve_again(self.engine, tx, mask, records, self.clock(), running=running)
+        self._mask = mask
+        found = [again.get(record.request_id, record) for record in records]
+        return [record for record in found if not mask.is_held(record.request_id)]
 
     def _carry_out(self, batch_id: str) -> None:
         if self.engine.catch_up():

@@ -62,7 +62,7 @@ class FileIntake:
         if parent is not None and parent.state is not State.RECEIVED:
             return parent
         cascade = cascade_of(self.erasing, self.file)
-        graph = self.erasing.masked_graph()
+        graph = self.erasing.engine.live.graph
         self.progress("reading the file", 0, 1)
         surveyed = survey(self.file, graph, cascade)
         self.progress("reading the file", 1, 1)
@@ -141,7 +141,7 @@ class FileIntake:
             edges = surveyed.records if self.file.kind == "edges" else 0
             return needs_approval(surveyed.records - edges, edges, policy)
         nodes = edges = 0
-        graph = self.erasing.masked_graph()
+        graph = self.erasing.engine.live.graph
         for part in iter_resolved(self.file, graph, cascade, surveyed=surveyed):
             named = count_named(part.erasure)
             nodes, edges = nodes + named[0], edges + named[1]
@@ -169,12 +169,14 @@ class FileIntake:
 
 
 def cascade_of(erasing: Erasing, file: IdFile) -> Cascade | None:
-    """People who are still here, for a file of subjects."""
-    people, mask = erasing.engine.people, erasing.mask
+    """Everybody mapped, for a file of subjects.
+
+    What goes with them beside those who were asked for before is looked up at acceptance.
+    """
+    people = erasing.engine.people
     if file.kind != "subjects" or people.map is None:
         return None
-    left = people.map.without(set(chain.from_iterable(mask.people.values())))
-    return Cascade(mask.graph(), left, people.rules)
+    return Cascade(erasing.engine.live.graph, people.map, people.rules)
 
 
 def plan_file(asking: Asking, file: IdFile, unknown: Literal["raise", "report"]) -> Plan:
@@ -184,7 +186,7 @@ def plan_file(asking: Asking, file: IdFile, unknown: Literal["raise", "report"])
         SelectorError: the file is bad, or names what is not here.
     """
     erasing = asking.erasing
-    graph, cascade = erasing.masked_graph(), cascade_of(erasing, file)
+    graph, cascade = erasing.engine.live.graph, cascade_of(erasing, file)
     surveyed = survey(file, graph, cascade)
     if unknown == "raise":
         surveyed.require_known(file.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cluster.graph import Graph
@@ -74,14 +74,22 @@ class Mask:
             self.held.discard(request_id)
         self._view = None
 
-    def held_by(self, asked: Erasure, *, but: str = "") -> str:
-        """A request on hold, other than ``but``, that keeps ``asked`` from being done."""
-        others = (key for key in sorted(self.held) if key != but)
-        return next((key for key in others if meets(asked, self.erasures[key])), "")
+    def people_on_hold(self) -> set[str]:
+        """People whose request, or one of whose requests, is on hold."""
+        return {name for key in self.held for name in self.people.get(key, ())}
+
+    def held_by(self, asked: Erasure, people: Collection[str] = (), *, but: str = "") -> str:
+        """A request on hold, other than ``but``, that keeps these records and people here."""
+        for key in sorted(self.held - {but}):
+            same_person = not set(people).isdisjoint(self.people.get(key, ()))
+            if same_person or meets(asked, self.erasures[key]):
+                return key
+        return ""
 
     def is_held(self, request_id: str) -> bool:
         """Whether another request's hold keeps this one from being done."""
-        return bool(self.held_by(self.erasures[request_id], but=request_id))
+        people = self.people.get(request_id, ())
+        return bool(self.held_by(self.erasures[request_id], people, but=request_id))
 
 
 def without(graph: Graph, erasures: Iterable[Erasure]) -> Graph:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -13,12 +15,13 @@ from cluster.digest import NodeId
 from cluster.errors import GoneError, SelectorError
 from cluster.graph import Graph
 from coordinator.ask import subject_marks
+from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
-from coordinator.mask import Mask, without
+from coordinator.mask import Mask
 from coordinator.reconcile import write_blobs
 from coordinator.requests.record import RequestRecord
-from coordinator.requests.states import State, may_return
-from coordinator.selectors.cascade import Cascade, CascadeRun, SubjectErasure
+from coordinator.requests.states import IN_BATCH
+from coordinator.selectors.cascade import Cascade, SubjectErasure
 from coordinator.selectors.lookup import find_rows
 from coordinator.selectors.rules import SubjectRules
 from coordinator.selectors.subjects import SUBJECTS, SubjectMap
@@ -42,6 +45,7 @@ class People:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._loaded: tuple[str, SubjectMap] | None = None
+        self._draft: tuple[SubjectMap, SubjectRules | None] | None = None
 
     # ---- the map
 
@@ -53,6 +57,10 @@ class People:
     @property
     def map(self) -> SubjectMap | None:
         """The subject map; None where nobody is mapped."""
+        return self._committed if self._draft is None else self._draft[0]
+
+    @property
+    def _committed(self) -> SubjectMap | None:
         key = self.engine.ledger.setting(MAP)
         if not key:
             return None
@@ -63,8 +71,19 @@ class People:
     @property
     def rules(self) -> SubjectRules | None:
         """What goes with a person beside the nodes the map names."""
+        if self._draft is not None:
+            return self._draft[1]
         text = self.engine.ledger.setting(RULES)
         return SubjectRules.model_validate(json.loads(text)) if text else None
+
+    @contextmanager
+    def as_if(self, subjects: SubjectMap, rules: SubjectRules | None) -> Iterator[None]:
+        """Speak of a map and rules that a transaction is about to commit."""
+        self._draft = subjects, rules
+        try:
+            yield
+        finally:
+            self._draft = None
 
     def write(self, subjects: SubjectMap) -> None:
         """Store a map; it is the home's once :meth:`note` is committed."""
@@ -140,8 +159,102 @@ class People:
 
     # ---- who takes what along
 
-    def cascade(self, mask: Mask) -> Cascade:
-        """The published graph less what was asked without people, under the rules.
+    def knows(self, subjects: Sequence[str]) -> bool:
+        """Whether there are people among these, and all of them are mapped."""
+        found = self.map
+        return bool(subjects) and found is not None and bool((found.find(subjects) >= 0).all())
+
+    def expand(self, mask: Mask, pending: Sequence[RequestRecord], name: str) -> SubjectErasure:
+        """What goes with one person once everybody accepted went, but those on hold.
+
+        Who is on hold still owns: what two people share stays until the hold ends.
+
+        Args:
+            mask: what is masked.
+            pending: its requests of people.
+            name: a person of the map.
+
+        Raises:
+            SelectorError: nobody is mapped, the rules leave a type open, or too much would go.
+        """
+        others = set(self._in_order(mask, pending)) - mask.people_on_hold() - {name}
+        cascade = self._cascade(bounded=True)
+        turns = _Turns(cascade, self._plain(mask, mask.erasures.keys() - mask.held))
+        turns.run.follow(cascade.subjects.positions(sorted(others)).tolist())
+        return turns.expand(name, self._named(mask)[name])
+
+    def expand_all(
+        self,
+        mask: Mask,
+        pending: Sequence[RequestRecord],
+        running: Collection[str] = (),
+        *,
+        remapped: bool = False,
+    ) -> Mapping[str, Erasure]:
+        """Request id -> what goes with its people, each of them after all before them.
+
+        People on hold go last, for what others share with them must stay. People of a batch that
+        is about to start go first, and nothing but that batch counts as gone for them: whoever
+        else waits may yet come back.
+
+        Args:
+            mask: what is masked.
+            pending: its requests of people; those with somebody who is not mapped are left out.
+            running: requests of the batch that is about to start.
+            remapped: a new map is about to be committed: what the old one alone gave somebody is
+                theirs no more, and ``max_nodes`` holds for those who wait as well.
+
+        Raises:
+            SelectorError: the rules leave a type open, or too much would go.
+        """
+        order = self._in_order(mask, pending, running)
+        if not order:
+            return {}
+        cascade, named = self._cascade(bounded=remapped), self._named(mask, remapped=remapped)
+        batch = {name for key in running for name in mask.people.get(key, ())}
+
+        def in_turn(people: Iterable[str], counted: Iterable[str]) -> dict[str, Erasure]:
+            turns = _Turns(cascade, self._plain(mask, counted))
+            return {name: turns.expand(name, named[name]).erasure for name in people}
+
+        found = in_turn(order, mask.erasures.keys() - mask.held)
+        if batch:
+            found |= in_turn((name for name in order if name in batch), running)
+        groups = {record.request_id: mask.people[record.request_id] for record in pending}
+        return {
+            key: Erasure.merge(found[name] for name in group)
+            for key, group in groups.items()
+            if self.knows(group)
+        }
+
+    def _in_order(
+        self, mask: Mask, pending: Sequence[RequestRecord], running: Collection[str] = ()
+    ) -> list[str]:
+        """Mapped people as they go: those of a batch first, those on hold last, else by epoch."""
+        held = mask.people_on_hold()
+        ranks: dict[str, tuple[bool, bool, int]] = {}
+        for record in pending:
+            group = mask.people[record.request_id]
+            waits = record.state not in IN_BATCH and record.request_id not in running
+            for name in group if self.knows(group) else ():
+                rank = (name in held, waits, record.epoch or 0)
+                ranks[name] = min(ranks.get(name, rank), rank)
+        return sorted(ranks, key=lambda name: (ranks[name], name))
+
+    def _named(self, mask: Mask, *, remapped: bool = False) -> Mapping[str, set[NodeId]]:
+        """Person -> nodes that requests for them name so far."""
+        found: dict[str, set[NodeId]] = defaultdict(set)
+        for request_id, group in mask.people.items():
+            for name in group:
+                found[name].update(mask.erasures[request_id].nodes)
+        before = self._committed if remapped else None
+        if before is not None:
+            for name, nodes in found.items():
+                nodes.difference_update(before.nodes_of(name, "owner"))
+        return found
+
+    def _cascade(self, *, bounded: bool) -> Cascade:
+        """The rules on the published graph.
 
         Raises:
             SelectorError: nobody is mapped, or the rules leave a type open.
@@ -152,48 +265,25 @@ class People:
                 "no subjects are mapped, so no person can be erased; import them with "
                 "`unweave subjects import FILE` or System.set_subjects"
             )
-        plain = [
-            erasure
-            for key, erasure in mask.erasures.items()
-            if not self.knows(mask.people.get(key, ()))
-        ]
-        return Cascade(without(self.engine.live.graph, plain), subjects, self.rules)
+        return Cascade(self.engine.live.graph, subjects, self.rules, bounded=bounded)
 
-    def knows(self, subjects: Sequence[str]) -> bool:
-        """Whether there are people among these, and all of them are mapped."""
-        found = self.map
-        return bool(subjects) and found is not None and bool((found.find(subjects) >= 0).all())
-
-    def run(self, mask: Mask, pending: Sequence[RequestRecord]) -> CascadeRun:
-        """A run in which everybody accepted went already, but those whose records are held.
-
-        Who is on hold still owns: what two people share stays until the hold ends. Who takes what
-        is looked up again at acceptance (:meth:`expand_all`).
-        """
-        run, now = self.cascade(mask).run(), self.engine.clock()
-        for record in in_order(pending, now):
-            if record.state != State.ON_HOLD and self.knows(mask.people[record.request_id]):
-                run.expand(mask.people[record.request_id])
-        return run
-
-    def expand_all(
-        self, mask: Mask, pending: Sequence[RequestRecord]
-    ) -> Mapping[str, SubjectErasure]:
-        """Request id -> what goes with its people now, each after all before it.
-
-        Those who may still come back take what is shared last.
-        """
-        known = [record for record in pending if self.knows(mask.people[record.request_id])]
-        if not known:
-            return {}
-        run = self.cascade(mask).run()
-        now = self.engine.clock()
-        ordered = in_order(known, now)
-        return {r.request_id: run.expand(mask.people[r.request_id]) for r in ordered}
+    def _plain(self, mask: Mask, counted: Iterable[str]) -> Erasure:
+        """What some requests ask for without naming a person of the map."""
+        groups = ((key, mask.people.get(key, ())) for key in counted)
+        return Erasure.merge(mask.erasures[key] for key, group in groups if not self.knows(group))
 
 
-def in_order(pending: Sequence[RequestRecord], now: datetime) -> list[RequestRecord]:
-    """Requests as they take effect: by epoch; then those that may be cancelled, then held ones."""
-    return sorted(
-        pending, key=lambda r: (r.state == State.ON_HOLD, may_return(r, now), r.epoch or 0)
-    )
+class _Turns:
+    """People who go one after the other, each with all that goes with them alone besides.
+
+    So a request keeps what is its person's own whoever else names it too and whatever becomes of
+    that request; what goes only because nobody else is left is the last one's.
+    """
+
+    def __init__(self, cascade: Cascade, besides: Erasure) -> None:
+        self.cascade, self.run = cascade, cascade.run(besides)
+
+    def expand(self, name: str, named: Collection[NodeId]) -> SubjectErasure:
+        """What goes with one more person, whose requests have named some nodes so far."""
+        found, alone = (run.expand([name], named) for run in (self.run, self.cascade.run()))
+        return replace(found, erasure=Erasure.merge([alone.erasure, found.erasure]))

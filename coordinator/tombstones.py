@@ -47,7 +47,7 @@ def marks_of(ledger: Ledger, erasure: Erasure, graph: Graph) -> dict[bytes, str]
 def split_erased(
     erasure: Erasure, graph: Graph, marks: Marks, found: Mapping[bytes, str]
 ) -> tuple[Erasure, dict[str, int]]:
-    """Take out of ``erasure`` what was asked before.
+    """Take out of ``erasure`` what was forgotten before.
 
     Args:
         erasure: what is asked.
@@ -56,7 +56,7 @@ def split_erased(
         found: tombstone -> request, for those that exist.
 
     Returns:
-        The rest, and the earlier requests: request id -> number of records it had named already.
+        The rest, and the earlier requests: request id -> number of these records it had named.
     """
     earlier: dict[str, int] = {}
     gone = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,20 +74,32 @@ class Arcs:
         start: ``[N + 1]`` int64; arcs ``start[n]:start[n + 1]`` leave row n.
         target: ``[A]`` int64 rows.
         deep: ``[A]`` bool; the others are counted references.
-        references: ``[N]`` int64 number of arcs, deep or not, that point at a row.
+        edge: ``[A]`` int64 positions of the graph's edges.
+        counted: ``[A]`` bool, whether an arc keeps its target from going.
+        references: ``[N]`` int64 number of counted arcs, deep or not, that point at a row.
         owns: ``[M]`` bool, the edges of the graph that are arcs.
     """
 
     start: Array
     target: Array
     deep: Array
+    edge: Array
+    counted: Array
     references: Array
     owns: Array
 
-    def from_row(self, row: int) -> list[tuple[int, bool]]:
-        """Targets of a row, and whether they follow at once."""
+    def from_row(self, row: int) -> list[tuple[int, bool, bool]]:
+        """Targets of a row, whether they follow at once, and whether the arc counted for them."""
         span = slice(self.start[row], self.start[row + 1])
-        return list(zip(self.target[span].tolist(), self.deep[span].tolist(), strict=True))
+        columns = self.target[span], self.deep[span], self.counted[span]
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def discounted(self, rows: Array, edges: Array) -> Arcs:
+        """The same where no arc from some rows, and none that is one of some edges, counts."""
+        source = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+        counted = ~(np.isin(source, rows) | np.isin(self.edge, edges))
+        references = np.bincount(self.target[counted], minlength=len(self.references))
+        return replace(self, counted=counted, references=references)
 
 
 def owning_arcs(graph: Graph, rules: SubjectRules | None) -> Arcs:
@@ -107,6 +119,8 @@ def owning_arcs(graph: Graph, rules: SubjectRules | None) -> Arcs:
         np.concatenate([[0], np.cumsum(leaving)]).astype(np.int64),
         target[by_source],
         deep[by_source].astype(bool),
+        edge[by_source],
+        np.ones(len(edge), bool),
         np.bincount(target, minlength=graph.num_nodes),
         np.bincount(edge, minlength=graph.num_edges) > 0,
     )

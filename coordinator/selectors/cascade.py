@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cluster.digest import NodeId
 from cluster.errors import SelectorError
 from cluster.graph import Graph
-from coordinator.erasure import Erasure
+from coordinator.erasure import Erasure, present_part
 from coordinator.selectors.arcs import (
     NEVER,
     OWNED,
@@ -34,6 +34,7 @@ from coordinator.selectors.rules import MAX_NODES, SubjectRules
 from coordinator.selectors.subjects import SubjectMap
 
 Array = npt.NDArray[Any]
+NOTHING: Final = Erasure()
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Cascade:
         rules: SubjectRules | None,
         *,
         strict: bool = True,
+        bounded: bool = True,
     ) -> None:
         """Index the graph once.
 
@@ -91,6 +93,7 @@ class Cascade:
             subject_map: rows of nodes that the graph holds no more are passed over.
             rules: None: owned nodes go, and nothing follows.
             strict: refuse types without a rule; else they are owned and shallow.
+            bounded: refuse more than ``max_nodes`` nodes a subject.
 
         Raises:
             SelectorError: see :func:`~coordinator.selectors.arcs.check_rules`.
@@ -98,7 +101,8 @@ class Cascade:
         if strict:
             check_rules(graph, rules)
         self.graph, self.subjects = graph, subject_map
-        self.max_nodes = rules.max_nodes if rules else MAX_NODES
+        most = rules.max_nodes if rules else MAX_NODES
+        self.max_nodes = most if bounded else graph.num_nodes
         self.kinds = node_kinds(graph, rules)
         self.arcs = owning_arcs(graph, rules)
         self.types = typing_of(graph.node_columns, rules.node_column) if rules else None
@@ -126,9 +130,13 @@ class Cascade:
         rows: list[int] = self.rows[span][wanted].tolist()
         return rows
 
-    def run(self) -> CascadeRun:
-        """A run in which subjects go one after the other."""
-        return CascadeRun(self)
+    def run(self, besides: Erasure = NOTHING) -> CascadeRun:
+        """A run in which subjects go one after the other.
+
+        Args:
+            besides: records that go whoever goes, so that what they own is not kept by them.
+        """
+        return CascadeRun(self, besides)
 
 
 @dataclass(frozen=True)
@@ -154,15 +162,26 @@ class CascadeRun:
     The parts of a run leave the same graph as all its subjects at once.
     """
 
-    def __init__(self, cascade: Cascade) -> None:
-        self.cascade = cascade
+    def __init__(self, cascade: Cascade, besides: Erasure = NOTHING) -> None:
+        self.cascade, self.arcs = cascade, cascade.arcs
+        if not besides.is_empty:
+            graph, (change, _) = cascade.graph, present_part(cascade.graph, besides)
+            rows, edges = graph.rows(change.nodes), graph.edge_positions(change.edges)
+            self.arcs = cascade.arcs.discounted(rows, edges)
         self.gone: set[int] = set()  # subjects
         self.deleted: set[int] = set()  # rows
         self._references: dict[int, int] = {}  # left, of rows that lost some
         self._limit = 0
 
-    def expand(self, subject_ids: Collection[str]) -> SubjectErasure:
+    def expand(
+        self, subject_ids: Collection[str], named: Collection[NodeId] = ()
+    ) -> SubjectErasure:
         """What goes with these subjects, beside what went before.
+
+        Args:
+            subject_ids: who goes.
+            named: nodes that were found to go with them before; they go though what led to them
+                is gone from the graph, unless somebody or something owns them still.
 
         Raises:
             UnknownIdError: names every subject that the map does not hold.
@@ -170,10 +189,11 @@ class CascadeRun:
         """
         cascade = self.cascade
         asked = sorted(set(cascade.subjects.positions(subject_ids).tolist()))
-        step = self.follow(asked)
+        graph = cascade.graph
+        step = self.follow(asked, graph.rows([i for i in named if graph.has_node(i)]).tolist())
         kept = sorted(step.met - self.deleted)
         edges = self._mention_edges(asked)
-        graph, ids = cascade.graph, cascade.graph.ids
+        ids = graph.ids
         reasons = Counter(self._why_deleted(row, step) for row in step.new)
         reasons.update(self._why_kept(row) for row in kept)
         reasons["mention edge"] += len(edges)
@@ -187,8 +207,8 @@ class CascadeRun:
             self._count_types(step.new),
         )
 
-    def follow(self, subjects: Collection[int]) -> _Step:
-        """Let subjects, by position, go with all that follows.
+    def follow(self, subjects: Collection[int], named: Iterable[int] = ()) -> _Step:
+        """Let subjects, by position, go with all that follows, and rows that nothing owns.
 
         Raises:
             SelectorError: more than ``max_nodes`` nodes a subject would go.
@@ -200,11 +220,14 @@ class CascadeRun:
         step = _Step(own, set(), set(own), set())
         front = [row for row in own if self._goes(row, outright=cascade.kinds[row] == OWNED)]
         self._delete(front, step)
+        for row in named:
+            if self._goes(row, outright=False):
+                self._delete([row], step)
+                front.append(row)
         while front:
-            for target, deep in cascade.arcs.from_row(front.pop()):
+            for target, deep, counted in self.arcs.from_row(front.pop()):
                 step.met.add(target)
-                left = self._references.get(target, int(cascade.arcs.references[target])) - 1
-                self._references[target] = left
+                self._references[target] = self._left(target) - counted
                 if deep:
                     step.deep.add(target)
                 if self._goes(target, outright=deep and self._may_follow(target)):
@@ -226,8 +249,11 @@ class CascadeRun:
         """Whether a row that is still there goes now."""
         if row in self.deleted or self.cascade.kinds[row] == NEVER:
             return False
-        references = self._references.get(row, int(self.cascade.arcs.references[row]))
-        return outright or (references == 0 and not self._remaining_subjects(row))
+        return outright or (self._left(row) == 0 and not self._remaining_subjects(row))
+
+    def _left(self, row: int) -> int:
+        """References that a row has left."""
+        return self._references.get(row, int(self.arcs.references[row]))
 
     def _may_follow(self, row: int) -> bool:
         """Whether a deep edge deletes a row: it is owned, and by no remaining subject."""
@@ -261,7 +287,7 @@ class CascadeRun:
             )
             if own and mentions:
                 found.update(_edges_between(self.cascade.graph, own, mentions))
-        return sorted(edge for edge in found if not self.cascade.arcs.owns[edge])
+        return sorted(edge for edge in found if not self.arcs.owns[edge])
 
     def _count_types(self, rows: Collection[int]) -> dict[str, int]:
         types = self.cascade.types

@@ -13,6 +13,7 @@ from cluster.errors import (
     DuplicateError,
     GoneError,
     GraphError,
+    HoldError,
     RequestError,
     SelectorError,
     StalePlanError,
@@ -20,6 +21,8 @@ from cluster.errors import (
 )
 from cluster.graph import Graph
 from cluster.readers.columns import Columns
+from coordinator import erasing
+from coordinator.acting import resolve_again
 from coordinator.erasure import Erasure
 from coordinator.people import kept_map
 from coordinator.requests.states import State
@@ -32,7 +35,7 @@ from tests.coordinator.systems import Workbench, planted
 
 WINDOWS = {"erasure.cancel_window": "24h", "erasure.batch_window": "6h"}
 TYPES = {"acc": "account", "dev": "device"}
-RULES = {
+RULES: dict[str, Any] = {
     "node_types": {"account": "owned", "device": "shared", "other": "never"},
     "edge_types": {"uses": "refcount", "plain": "shallow"},
 }
@@ -85,6 +88,11 @@ def system(bench: Workbench, clock: Clock) -> System:
 def there(system: System) -> set[str]:
     """Which of the people's nodes an answer may read."""
     return {name for name in NODES if system.graph.has_node(name)}
+
+
+def trained_on(system: System) -> set[str]:
+    """Which of the people's nodes the published models know."""
+    return {name for name in NODES if system.engine.live.graph.has_node(name)}
 
 
 def later(system: System, clock: Clock) -> None:
@@ -179,16 +187,13 @@ def test_what_a_held_person_shares_is_masked_and_not_destroyed(
     assert there(system) == {"acc-eve"}
     later(system, clock)
 
-    live = system.engine.live.graph
-    assert {name for name in NODES if live.has_node(name)} == {
-        "acc-ada", "acc-eve", "dev-1", "dev-2",
-    }  # fmt: skip
+    assert trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
     system.close()
     opened = bench.open(system.home, clock=clock)
     assert there(opened) == {"acc-eve"}
     opened.request(held.request_id).release(by="legal")
     later(opened, clock)
-    assert not any(opened.engine.live.graph.has_node(name) for name in NODES if name != "acc-eve")
+    assert trained_on(opened) == {"acc-eve"}
 
 
 def test_a_person_approved_late_goes_with_what_is_theirs_by_then(
@@ -205,19 +210,18 @@ def test_a_person_approved_late_goes_with_what_is_theirs_by_then(
     assert waiting.record.records["nodes"] == 3
 
 
-def test_a_person_asked_for_again_is_a_duplicate_before_and_after(
+def test_a_person_asked_for_again_is_a_duplicate_once_they_are_forgotten(
     system: System, clock: Clock
 ) -> None:
     first = system.submit(Subject("ada"), external_request_id="dsr-1")
-
-    again = system.submit(Subject("ada"))
     same = system.submit(Subject("ada"), external_request_id="dsr-1")
 
-    assert again.state == State.DUPLICATE and again.record.duplicate_of == first.request_id
     assert same.request_id == first.request_id
     with pytest.raises(DuplicateError):
         system.submit(Subject("bob"), external_request_id="dsr-1")
     later(system, clock)
+    again = system.submit(Subject("ada"))
+    assert again.state == State.DUPLICATE and again.record.duplicate_of == first.request_id
     assert system.erase(Subject("ada")).request_id == first.request_id
 
 
@@ -308,6 +312,191 @@ def test_a_killed_batch_of_a_person_ends_in_the_same_map(
     assert {key for kind, key in set(opened.engine.store.keys()) if kind == "subjects"} == {
         key for _, key in kept_map(opened.engine.ledger)
     }
+
+
+# ---- what several requests name
+
+
+def test_a_person_asked_for_twice_is_forgotten_though_one_of_the_two_is_cancelled(
+    system: System, clock: Clock
+) -> None:
+    first, second = system.submit(Subject("ada")), system.submit(Subject("ada"))
+
+    assert second.record.records == first.record.records
+    first.cancel(by="ada")
+
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+    later(system, clock)
+    assert second.state == State.COMPLETED
+    assert trained_on(system) == {"acc-bob", "acc-eve", "dev-2"}
+
+
+def test_both_requests_of_one_person_complete_in_one_batch(system: System, clock: Clock) -> None:
+    first, second = system.submit(Subject("ada")), system.submit(Subject("ada"))
+    later(system, clock)
+
+    assert [first.state, second.state] == [State.COMPLETED] * 2
+    assert [item.record.records["nodes"] for item in (first, second)] == [2, 0]
+
+
+def test_a_person_takes_what_a_waiting_request_names_as_well(system: System, clock: Clock) -> None:
+    plain = system.submit(Erasure(nodes=["acc-bob"]))
+    person = system.submit(Subject("bob"), priority="urgent")
+    system.run()
+
+    assert person.state == State.COMPLETED
+    assert trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
+    plain.cancel(by="desk")
+    later(system, clock)
+    assert trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
+
+
+def test_what_only_a_person_used_goes_with_them_though_their_account_went_before(
+    system: System, clock: Clock
+) -> None:
+    rows = SubjectMap.from_rows(ROWS, system.graph)
+    request = system.submit(Subject("ada"))
+    system.erase(Erasure(nodes=["acc-ada"]))  # nothing leads from ada to dev-1 any more
+
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+    system.set_subjects(rows, load_rules(RULES))
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+    later(system, clock)
+    assert request.state == State.COMPLETED
+    assert trained_on(system) == {"acc-bob", "acc-eve", "dev-2"}
+
+
+def test_what_two_people_used_goes_with_the_second_though_others_ask_for_their_accounts(
+    system: System, clock: Clock
+) -> None:
+    accounts = [row for row in ROWS if row[1].startswith("acc")]
+    system.set_subjects(SubjectMap.from_rows(accounts, system.graph), load_rules(RULES))
+    system.submit(Subject("ada"))
+    system.submit(Erasure(nodes=["acc-ada", "acc-bob"]))
+    system.submit(Subject("bob"))
+
+    assert there(system) == {"acc-eve"}
+    later(system, clock)
+    assert trained_on(system) == {"acc-eve"}
+
+
+def test_what_a_corrected_map_gives_to_nobody_comes_back(system: System) -> None:
+    wrong = [*ROWS, ("eve", "dev-1", "owner")]
+    corrected = SubjectMap.from_rows(ROWS, system.graph)
+    rules = load_rules(RULES | {"node_types": {**RULES["node_types"], "device": "owned"}})
+    system.set_subjects(SubjectMap.from_rows(wrong, system.graph), rules)
+    system.submit(Subject("eve"))
+    system.erase(Erasure(nodes=["acc-ada"]))
+    assert there(system) == {"acc-bob", "dev-2"}
+
+    system.set_subjects(corrected, rules)
+
+    assert there(system) == {"acc-bob", "dev-1", "dev-2"}
+
+
+def test_a_predicate_selects_what_another_request_waits_to_forget(
+    system: System, clock: Clock
+) -> None:
+    plain = system.submit(Erasure(nodes=["acc-bob"]))
+    accounts = system.submit(system.plan(Where("type = 'account'")))
+
+    assert accounts.record.records["nodes"] == 3
+    plain.cancel(by="desk")
+    later(system, clock)
+    assert accounts.state == State.COMPLETED
+    assert trained_on(system) == {"dev-1", "dev-2"}
+
+
+def test_a_co_owner_past_the_window_may_still_be_rejected_with_all_that_is_theirs(
+    system: System, clock: Clock
+) -> None:
+    first = system.submit(Subject("ada"), requested_by="desk")
+    clock.forward(hours=25)
+    system.submit(Subject("bob"), priority="urgent")
+    system.run()
+
+    assert first.state == State.ACCEPTED
+    first.hold(by="legal", reason="claim 7")
+    first.reject(by="legal", reason="must be kept")
+    assert there(system) == trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
+
+
+def test_what_belongs_to_a_person_on_hold_is_kept_from_whoever_names_it(
+    bench: Workbench, clock: Clock
+) -> None:
+    system = bench.fit(households(), WINDOWS, clock=clock)
+    rows = [*ROWS, ("bob", "acc-ada", "owner")]  # an account of two, which goes with either
+    system.set_subjects(SubjectMap.from_rows(rows, system.graph), load_rules(RULES))
+    held = system.submit(Subject("ada"))
+    held.hold(by="legal", reason="claim 7")
+    second = system.submit(Subject("bob"))
+    same = system.submit(Subject("ada"))
+    later(system, clock)
+
+    assert (second.state, same.state) == (State.ACCEPTED, State.ACCEPTED)
+    with pytest.raises(HoldError, match=held.request_id):
+        system.erase(Subject("ada"))
+    assert there(system) == {"acc-eve"} and trained_on(system) == set(NODES)
+    held.release(by="legal")
+    system.run()
+    assert [item.state for item in (held, second, same)] == [State.COMPLETED] * 3
+    assert trained_on(system) == {"acc-eve"}
+
+
+def test_a_map_and_what_it_changes_in_waiting_requests_are_one_step(
+    system: System, clock: Clock, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = system.submit(Subject("eve"))
+    rows = SubjectMap.from_rows([*ROWS, ("eve", "dev-1", "owner")], system.engine.live.graph)
+    rules = load_rules(RULES | {"node_types": {**RULES["node_types"], "device": "owned"}})
+    committed: list[str] = []
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        resolve_again(*args, **kwargs)
+        committed.append(system.engine.ledger.setting("subjects"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(erasing, "resolve_again", die)
+    before = system.engine.ledger.setting("subjects")
+    with pytest.raises(KeyboardInterrupt):
+        system.set_subjects(rows, rules)
+    assert committed == [before] and there(system) == set(NODES) - {"acc-eve"}
+    monkeypatch.undo()
+    system.close()
+    opened = bench.open(system.home, clock=clock)
+
+    assert opened.subjects is not None and opened.subjects.nodes_of("eve", "owner") == ["acc-eve"]
+    opened.set_subjects(rows, rules)
+    assert there(opened) == set(NODES) - {"acc-eve", "dev-1"}
+    assert opened.request(request.request_id).record.records["nodes"] == 2
+
+
+def test_what_is_left_to_the_last_person_keeps_nobody_from_being_forgotten(
+    bench: Workbench, clock: Clock
+) -> None:
+    system = bench.fit(households(), WINDOWS, clock=clock)
+    rules = load_rules(RULES | {"max_nodes": 2})
+    system.set_subjects(SubjectMap.from_rows(ROWS, system.graph), rules)
+    first = system.submit(Subject("ada"))
+    second = system.submit(Subject("bob"), priority="urgent")
+    system.run()  # leaves three nodes to ada, one more than the rules allow
+
+    assert second.state == State.COMPLETED
+    later(system, clock)
+    assert first.record.records["nodes"] == 3
+
+
+def test_a_map_that_gives_a_waiting_person_too_much_is_refused(system: System) -> None:
+    system.submit(Subject("eve"))
+    before = system.subjects
+    more = [*ROWS, ("eve", "acc-ada", "owner"), ("eve", "acc-bob", "owner")]
+
+    with pytest.raises(SelectorError, match="more than 2 nodes"):
+        rows = SubjectMap.from_rows(more, system.engine.live.graph)
+        system.set_subjects(rows, load_rules(RULES | {"max_nodes": 2}))
+
+    assert system.subjects == before and system.subject_rules == load_rules(RULES)
+    assert there(system) == set(NODES) - {"acc-eve"}
 
 
 # ---- predicates

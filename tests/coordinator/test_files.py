@@ -346,3 +346,20 @@ def test_what_was_asked_before_is_a_duplicate_within_a_file(system: System, tmp_
 
     assert counts(system, parent.request_id) == {S.ACCEPTED: 1, S.DUPLICATE: 1}
     assert parent.state == S.ACCEPTED
+
+
+def test_a_file_names_what_another_request_waits_to_forget(
+    system: System, clock: Clock, tmp_path: Path
+) -> None:
+    first, second = training_ids(system)[:2]
+    plain = system.submit(Erasure(nodes=[first]))
+    asked = system.submit_file(IdFile(write(tmp_path / "f.csv", [first, second]), "nodes"))
+
+    assert counts(system, asked.request_id) == {S.ACCEPTED: 2}
+    plain.cancel(by="desk")
+    clock.forward(days=2)
+    system.run()
+
+    assert asked.state == S.COMPLETED
+    live = system.engine.live.graph
+    assert not live.has_node(first) and not live.has_node(second)

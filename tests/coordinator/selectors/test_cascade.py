@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, SelectorError, UnknownIdError
 from cluster.graph import Graph
 from coordinator.erasure import Erasure, present_part
-from coordinator.selectors.cascade import Cascade, SubjectErasure, expand
+from coordinator.selectors.cascade import NOTHING, Cascade, SubjectErasure, expand
 from coordinator.selectors.lint import lint
 from coordinator.selectors.rules import SubjectRules, load_rules
 from coordinator.selectors.subjects import SubjectMap
@@ -148,7 +148,9 @@ def drawn(draw: st.DrawFn) -> Drawn:
     return graph, rows, load_rules({"node_types": same, "edge_types": edge_rules})  # type: ignore[return-value]
 
 
-def naive(graph: Graph, rows: list[tuple[str, str, str]], gone: set[str]) -> set[str]:
+def naive(
+    graph: Graph, rows: list[tuple[str, str, str]], gone: set[str], besides: Erasure = NOTHING
+) -> set[str]:
     kind = dict(zip(graph.ids, graph.node_columns["type"], strict=True))
     ends = zip(graph.ids[graph.src], graph.ids[graph.dst], graph.edge_columns["type"], strict=True)
     edges = [edge for edge in ends if edge[2] != "shallow"]
@@ -165,7 +167,8 @@ def naive(graph: Graph, rows: list[tuple[str, str, str]], gone: set[str]) -> set
                 continue
             followed = last and any(u in deleted and rule == "deep" for u, rule in into)
             outright = kind[node] == "owned" and (named or followed)
-            if outright or (last and all(u in deleted for u, _ in into)):
+            holding = {u for u, _ in into if (u, node) not in besides.edges}
+            if outright or (last and holding <= deleted | set(besides.nodes)):
                 new.add(node)
         if new == deleted:
             return deleted
@@ -185,6 +188,31 @@ def test_the_cascade_is_the_least_fixpoint_whatever_the_order(case: Drawn, rando
 
     assert found == again
     assert set(found.deleted_nodes) == naive(graph, rows, gone)  # type: ignore[arg-type]
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawn(), st.data())
+def test_what_goes_whoever_goes_keeps_nothing_from_going(case: Drawn, data: st.DataObject) -> None:
+    graph, rows, chosen = case
+    ends = list(zip(graph.ids[graph.src].tolist(), graph.ids[graph.dst].tolist(), strict=True))
+    nodes = data.draw(st.sets(st.sampled_from(graph.ids.tolist()), max_size=2))
+    edges = data.draw(st.sets(st.sampled_from(ends), max_size=2)) if ends else set()
+    besides = Erasure(sorted(nodes), sorted(edges))
+    gone = sorted({s for s, _, _ in rows if s != "c"})
+
+    run = Cascade(graph, SubjectMap.from_rows(rows, graph), chosen).run(besides)  # type: ignore[arg-type]
+
+    found = {node for name in gone for node in run.expand([name]).deleted_nodes}
+    assert found == naive(graph, rows, set(gone), besides)  # type: ignore[arg-type]
+
+
+def test_what_was_named_before_goes_once_nothing_owns_it() -> None:
+    graph = without(people(), Erasure(["acc-ada"]))
+    cascade = Cascade(graph, subject_map(), rules())
+
+    found = cascade.run().expand(["ada"], ["acc-ada", "card-1", "dev-1", "dev-2", "dev-3"])
+
+    assert found.deleted_nodes == ("card-1", "dev-1")  # the others are used by bob's account
 
 
 @settings(max_examples=200, deadline=None)

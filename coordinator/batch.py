@@ -84,9 +84,7 @@ class Batch:
     ) -> None:
         self.engine, self.clock, self.batch_id = engine, clock, batch_id
         self._gathering, self._published = gathering, published
-        self._records: dict[str, RequestRecord] = {
-            record.request_id: record for record in engine.ledger.requests.find(batch_id=batch_id)
-        }
+        self._records: dict[str, RequestRecord] = {}
 
     @staticmethod
     def schedule(
@@ -119,29 +117,36 @@ class Batch:
             Exception: whatever kept the submodels from being built; the requests are to be tried
                 again after a pause, or have failed for good.
         """
-        if not self._records:  # all of them were put on hold before it began
-            with self.engine.ledger.write() as tx:
-                self.engine.ledger.batches.change(tx, self.batch_id, CLOSED)
-            return
-        if any(record.state in UNPUBLISHED for record in self._records.values()):
-            try:
+        engine = self.engine
+        try:
+            with engine.locks.state:  # nobody puts a request on hold between the look and the start
+                if not self._reload():  # all of them were put on hold before it began
+                    with engine.ledger.write() as tx:
+                        engine.ledger.batches.change(tx, self.batch_id, CLOSED)
+                    return
+                is_published = self._is_published
+                self._advance(Action.START)
+            if not is_published:
                 self._unlearn()
-            except LeaseError:
-                raise
-            except Exception as error:
-                engine = self.engine
-                engine.ledger.lease.require()  # the batch may be a later coordinator's by now
-                if not self._is_published():  # else the batch goes on at the next opportunity
-                    self._fail(error)
-                raise
+        except LeaseError:
+            raise
+        except Exception as error:
+            engine.ledger.lease.require()  # the batch may be a later coordinator's by now
+            if not self._reload() or not self._is_published:  # else it goes on another time
+                self._fail(error)
+            raise
         self._purge()
         self._complete()
 
-    def _is_published(self) -> bool:
-        """Whether the ledger says so, whatever this process was told."""
+    def _reload(self) -> bool:
+        """Ask the ledger for the requests, whatever this process was told; whether it has any."""
         found = self.engine.ledger.requests.find(batch_id=self.batch_id)
         self._records = {record.request_id: record for record in found}
-        return bool(found) and not any(record.state in UNPUBLISHED for record in found)
+        return bool(found)
+
+    @property
+    def _is_published(self) -> bool:
+        return not any(record.state in UNPUBLISHED for record in self._records.values())
 
     # ---- up to publication
 
@@ -151,12 +156,12 @@ class Batch:
         payloads = engine.ledger.requests.payloads(list(self._records))
         asked = {key: Erasure.from_json(data) for key, data in payloads.items()}
         change, _ = present_part(live.graph, Erasure.merge(asked.values()))
-        self._advance(Action.START)
         built = None
         if not change.is_empty:
             epoch = max(record.epoch or 0 for record in self._records.values())
             graph = live.graph.apply(change)
-            wanted = engine.wanted(change, graph, max(epoch, live.generation.epoch))
+            with engine.locks.state:
+                wanted = engine.wanted(change, graph, max(epoch, live.generation.epoch))
             built = engine.build(wanted)
         self._advance(Action.BUILT)
         if built is not None:
@@ -165,8 +170,9 @@ class Batch:
         counts = counts_in_order(live.graph, {r.request_id: asked[r.request_id] for r in in_order})
         evidence = self._gathering.gather(built, asked) | {"counts": counts}
         people = {name for data in payloads.values() for name in data.get("subjects", ())}
-        subjects = engine.people.rewritten(people, change.nodes)
-        self._publish(built, subjects, payloads, evidence, started)
+        with engine.locks.state:
+            subjects = engine.people.rewritten(people, change.nodes)
+            self._publish(built, subjects, payloads, evidence, started)
 
     def _check(self, built: Built) -> None:
         """Read back what was built: contents without the records, weights as reported.
@@ -249,12 +255,14 @@ class Batch:
     def _purge(self) -> None:
         """Destroy what held the records; what that was is noted first."""
         engine = self.engine
-        evidence = dict(self._evidence())
-        evidence["purge"] = engine.superseded()
-        evidence["previous"] = last_entries(engine, evidence["new"])
-        self._advance(Action.PURGE, evidence)
+        with engine.locks.state:
+            evidence = dict(self._evidence())
+            evidence["purge"] = engine.superseded()
+            evidence["previous"] = last_entries(engine, evidence["new"])
+            self._advance(Action.PURGE, evidence)
         engine.release()
-        engine.purge()
+        with engine.locks.state:
+            engine.purge()
 
     def _complete(self) -> None:
         """Sign the certificates, destroy what was asked, and close the requests."""

@@ -30,6 +30,7 @@ from coordinator.config import Config, StorageConfig, load_config
 from coordinator.generation import Generation
 from coordinator.guard import require_forgotten
 from coordinator.ledger import Ledger
+from coordinator.locking import Locks
 from coordinator.people import People, kept_map
 from coordinator.pools import Pool, open_pool
 from coordinator.rearrival import refuse_if_blocked
@@ -87,6 +88,7 @@ class Engine:
         self.answering: Answering | None = None  # what predicts, until something moves
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
+        self.locks = Locks()
         self.store = LocalStore(home)
         self.people = People(self)
         patience = config.erasure.lease.total_seconds()

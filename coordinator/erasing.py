@@ -35,6 +35,7 @@ from coordinator.certify import Gathering
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure
 from coordinator.ledger.batch_table import Batch as BatchRow
+from coordinator.locking import locked
 from coordinator.mask import Mask
 from coordinator.parents import FILE, refresh_parents
 from coordinator.people import kept_map
@@ -63,11 +64,12 @@ class Erasing:
     @property
     def mask(self) -> Mask:
         """What no answer reads; read back where a failure left it in doubt what was committed."""
-        if self._in_doubt:
-            self.engine.catch_up()
-            self._mask.load()
-            self._in_doubt = False
-        return self._mask
+        with self.engine.locks.state:
+            if self._in_doubt:
+                self.engine.catch_up()
+                self._mask.load()
+                self._in_doubt = False
+            return self._mask
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -83,6 +85,7 @@ class Erasing:
         self._in_doubt = True
         refresh_parents(self.engine.ledger, self.clock())
 
+    @locked
     def masked_graph(self) -> Graph:
         """The published graph less everything that was accepted to be forgotten."""
         return self.mask.graph()
@@ -108,6 +111,7 @@ class Erasing:
             )
         return found
 
+    @locked
     def set_subjects(self, subjects: SubjectMap, rules: SubjectRules | None) -> int:
         """See :meth:`coordinator.system.System.set_subjects`."""
         engine, ledger, mask = self.engine, self.engine.ledger, self.mask.copy()
@@ -132,6 +136,7 @@ class Erasing:
         """See :meth:`coordinator.system.System.plan`."""
         return self.plan_many([asked], unknown=unknown)[0]
 
+    @locked
     def plan_many(
         self, asked: Sequence[Erasure], *, unknown: Literal["raise", "report"]
     ) -> list[Plan]:
@@ -155,6 +160,7 @@ class Erasing:
             plans.append(replace(plan, kind=item.kind, selector=erasure_text(item)))
         return plans
 
+    @locked
     def submit(self, asks: Sequence[Ask]) -> list[RequestRecord]:
         """Make requests durable, all in one transaction; from then on their records are masked.
 
@@ -274,6 +280,7 @@ class Erasing:
             return waiting
         return decide(waiting, Action.APPROVE, now, by=ask.approved_by, policy=policy)
 
+    @locked
     def act(self, request_id: str, action: Action, *, by: str, reason: str = "") -> RequestRecord:
         """Approve, reject, cancel, hold, release, extend, retry or expedite a request.
 
@@ -292,6 +299,16 @@ class Erasing:
 
     def erase(self, ask: Ask) -> Receipt:
         """See :meth:`coordinator.system.System.erase`."""
+        with self.engine.locks.batches:
+            accepted = self._accept_urgent(ask)
+            if isinstance(accepted, Receipt):
+                return accepted
+            self._run_batch([accepted], "urgent")
+            return self._receipt_of(self.record(accepted.request_id))
+
+    @locked
+    def _accept_urgent(self, ask: Ask) -> RequestRecord | Receipt:
+        """The request, to be carried out now; or the receipt of what was done before."""
         known = self.known(ask)
         if known is not None:
             return self._receipt_of(known)
@@ -313,8 +330,7 @@ class Erasing:
                 "let somebody else approve it"
             )
         (record,) = self._accept([ask])
-        self._run_batch([record], "urgent")
-        return self._receipt_of(self.record(record.request_id))
+        return record
 
     def _receipt_of(self, record: RequestRecord) -> Receipt:
         if record.receipt is None:
@@ -349,6 +365,10 @@ class Erasing:
         Another failure is noted in its request: it keeps neither a home from being opened nor
         another request from being done.
         """
+        with self.engine.locks.batches:
+            self._settle()
+
+    def _settle(self) -> None:
         self.engine.ledger.settle_keys()
         self.finish_published()
         if self._changed_environment():
@@ -362,7 +382,10 @@ class Erasing:
         stuck = [r for r in waiting if r.priority != "normal" or r.attempts]
         ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
         if ready.batch:
-            self._try([r for r in stuck if r.request_id in set(ready.batch)], "resumed")
+            records = [r for r in stuck if r.request_id in set(ready.batch)]
+            batch_id = self._schedule(records, "resumed")
+            if batch_id:
+                self._try(batch_id, records)
 
     def finish_published(self) -> None:
         """Purge and certify what was published and interrupted; trains nothing."""
@@ -376,6 +399,7 @@ class Erasing:
     def _of_batch(self, batch_id: str) -> list[RequestRecord]:
         return self.engine.ledger.requests.find(batch_id=batch_id)
 
+    @locked
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""
         return self._decide(self._accepted(), self.clock())
@@ -394,28 +418,28 @@ class Erasing:
         Returns:
             The batches that were completed.
         """
-        self.engine.ledger.settle_keys()
         done: list[str] = []
-        while True:
-            done += self._finish_begun()
-            decision = self.next_batch()
-            if not decision.batch:
-                return done
-            self._require_environment()
-            records = [self.record(key) for key in decision.batch]
-            batch_id = self._try(records, decision.text)
-            done += [batch_id] if batch_id else []
+        with self.engine.locks.batches:
+            self.engine.ledger.settle_keys()
+            while True:
+                done += self._finish_begun()
+                with self.engine.locks.state:
+                    decision = self.next_batch()
+                    if not decision.batch:
+                        return done
+                    self._require_environment()
+                    records = [self.record(key) for key in decision.batch]
+                    batch_id = self._schedule(records, decision.text)
+                if batch_id and self._try(batch_id, records):
+                    done.append(batch_id)
 
-    def _try(self, records: Sequence[RequestRecord], reason: str) -> str:
-        """Carry out a batch, whose failure stands in nobody's way.
-
-        Returns:
-            The batch, or nothing where it failed or was not to run after all.
-        """
+    def _try(self, batch_id: str, records: Sequence[RequestRecord]) -> bool:
+        """Carry out a batch, whose failure stands in nobody's way; whether it was completed."""
         shards = {shard for record in records for shard in record.shards}
-        with letting_fail(self.engine.ledger, shards):
-            return self._run_batch(records, reason)
-        return ""
+        with letting_fail(self.engine.ledger, shards, batch_id):
+            self._carry_out(batch_id)
+            return True
+        return False
 
     def _decide(self, accepted: Sequence[RequestRecord], now: datetime) -> Decision:
         generation = self.engine.live.generation
@@ -439,13 +463,16 @@ class Erasing:
                 done.append(batch.batch_id)
         return done
 
-    def _run_batch(self, records: Sequence[RequestRecord], reason: str) -> str:
+    def _run_batch(self, records: Sequence[RequestRecord], reason: str) -> None:
+        batch_id = self._schedule(records, reason)
+        if batch_id:
+            self._carry_out(batch_id)
+
+    @locked
+    def _schedule(self, records: Sequence[RequestRecord], reason: str) -> str:
+        """Put requests into a batch; nothing where none of them is to run after all."""
         records = self._resolved(records)
-        if not records:
-            return ""
-        batch_id = Batch.schedule(self.engine, self.clock, records, reason)
-        self._carry_out(batch_id)
-        return batch_id
+        return Batch.schedule(self.engine, self.clock, records, reason) if records else ""
 
     def _resolved(self, records: Sequence[RequestRecord]) -> Sequence[RequestRecord]:
         """Requests about to run, naming what goes with their people if nobody else went before.
@@ -464,15 +491,17 @@ class Erasing:
         return [record for record in found if not mask.is_held(record.request_id)]
 
     def _carry_out(self, batch_id: str) -> None:
-        if self.engine.catch_up():
-            self._in_doubt = True
+        with self.engine.locks.state:
+            if self.engine.catch_up():
+                self._in_doubt = True
         try:
             Batch(self.engine, self.clock, batch_id, self._gathering, self._unmask).carry_out()
         except BaseException:
             self._in_doubt = True
             raise
         finally:
-            refresh_parents(self.engine.ledger, self.clock())
+            with self.engine.locks.state:
+                refresh_parents(self.engine.ledger, self.clock())
 
     def _unmask(self, request_ids: Iterable[str]) -> None:
         self.mask.drop(request_ids)

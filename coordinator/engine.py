@@ -53,6 +53,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _nothing() -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, eq=False)
 class Live:
     """What is published, replaced as a whole so that nobody sees two generations mixed.
@@ -86,6 +90,8 @@ class Engine:
     ) -> None:
         self.home, self.progress, self.clock = home, progress, clock
         self.answering: Answering | None = None  # what predicts, until something moves
+        self.mask_moved: Callable[[], None] = _nothing  # called when other records are masked
+        self.superseding: Callable[[], None] = _nothing  # called before old files are purged
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
         self.locks = Locks()
@@ -269,6 +275,7 @@ class Engine:
     def release(self) -> None:
         """Let go of superseded rows, here and in every actor; returns when all have answered."""
         self.answering = None
+        self.superseding()
         self.people = People(self)  # it may hold the map of before
         if self._pool is not None:
             generation = self.live.generation

@@ -71,6 +71,10 @@ class Erasing:
                 self._in_doubt = False
             return self._mask
 
+    def _put(self, mask: Mask) -> None:
+        self._mask = mask
+        self.engine.mask_moved()
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Around a change of requests: after a failure the ledger is asked what became of it."""
@@ -126,7 +130,7 @@ class Erasing:
             detail = {"subjects": len(kept.subjects), "rows": kept.num_rows}
             ledger.audit.append(tx, "set_subjects", "", None, detail)
             resolve_again(engine, tx, mask, (), self.clock(), remapped=True)
-        self._mask = mask
+        self._put(mask)
         engine.destroy(before - kept_map(ledger))
         return subjects.num_rows - kept.num_rows
 
@@ -228,7 +232,7 @@ class Erasing:
             if any(ask.plan.subjects for ask in asks) or mask.held & mask.people.keys():
                 again = resolve_again(self.engine, tx, mask, records, now)
                 records = [again.get(record.request_id, record) for record in records]
-        self._mask = mask
+        self._put(mask)
         return records
 
     def new_record(self, ask: Ask, now: datetime) -> RequestRecord:
@@ -290,7 +294,8 @@ class Erasing:
         """
         step = Step(action, self.clock(), by, reason, self.engine.config.erasure)
         with self._changing():
-            after, self._mask = take_step(self.engine, self.mask, self.record(request_id), step)
+            after, mask = take_step(self.engine, self.mask, self.record(request_id), step)
+        self._put(mask)
         if after.parent_id is not None:
             refresh_parents(self.engine.ledger, self.clock())
         return after
@@ -486,7 +491,7 @@ class Erasing:
         mask = self.mask.copy()
         with self._changing(), self.engine.ledger.write() as tx:
             again = resolve_again(self.engine, tx, mask, records, self.clock(), running=running)
-        self._mask = mask
+        self._put(mask)
         found = [again.get(record.request_id, record) for record in records]
         return [record for record in found if not mask.is_held(record.request_id)]
 

@@ -1,0 +1,263 @@
+"""The office's side of mask leases: who may answer, under which mask, until when.
+
+Every change of what answers may read has a version. A replica may answer under version v until the
+last grant that named v has run out; so a change is in force once every replica has confirmed it, or
+can no longer answer under anything older.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cluster.graph import Graph, Located
+from coordinator.engine import Engine
+from coordinator.erasing import Erasing
+from coordinator.erasure import Erasure, present_part
+from coordinator.generation import Generation
+from coordinator.serving.leases import Grant
+
+TTL_S = 2.0  # how long a replica answers without having heard from the office
+HOLD_S = 0.5  # how long an answer is held back when nothing moved
+SWAP_S = 60.0  # a replica that does not take the next generation by then gets no more leases
+
+
+@dataclass(eq=False)
+class _Served:
+    """A generation that replicas may still answer with.
+
+    Attributes:
+        graph: its graph.
+        gone: what left with later generations.
+        located: where everything that is masked now lies in it.
+        since: when it was superseded; None for the published one.
+    """
+
+    graph: Graph
+    gone: list[Erasure] = field(default_factory=list)
+    located: Located | None = None
+    since: float | None = None
+
+
+@dataclass(eq=False)
+class _Lease:
+    """What one replica holds.
+
+    Attributes:
+        generation: the one it answers with.
+        version: the newest it has confirmed.
+        until: version granted -> when the last such grant runs out.
+    """
+
+    generation: int
+    version: int
+    until: dict[int, float] = field(default_factory=dict)
+
+    def below(self, version: int, now: float) -> bool:
+        """Whether it may still answer under something older than a version."""
+        if self.version >= version:
+            return False
+        return any(granted < version and end > now for granted, end in self.until.items())
+
+
+class Lessor:
+    """Grants leases on the mask of one opened home."""
+
+    def __init__(self, erasing: Erasing, now: Callable[[], float] = time.monotonic) -> None:
+        self._erasing, self._now = erasing, now
+        self._moved = threading.Condition()
+        self._leases: dict[str, _Lease] = {}
+        self._served: dict[int, _Served] = {}
+        self._masked: Mapping[str, Erasure] = {}
+        self._version = time.time_ns()  # above those of an office before this one
+        self._snapshot: _Snapshot | None = None
+        self.refresh()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._erasing.engine
+
+    # ---- the office's calls
+
+    def refresh(self) -> int:
+        """Take note of what is live and masked now; returns its version."""
+        engine = self._engine
+        with engine.locks.state, self._moved:
+            live, mask = engine.live, dict(self._erasing.mask.erasures)
+            number = live.generation.number
+            if number in self._served and mask == self._masked and self._snapshot is not None:
+                return self._version
+            if number not in self._served:
+                for served in self._served.values():
+                    served.gone += self._masked.values()
+                    served.since = self._now() if served.since is None else served.since
+                self._served[number] = _Served(live.graph)
+            same = {key for key, erasure in self._masked.items() if mask.get(key) == erasure}
+            has_grown = len(same) == len(self._masked)
+            fresh = [erasure for key, erasure in mask.items() if key not in same]
+            for served in self._served.values():
+                if has_grown and served.located is not None:
+                    served.located = _joined(served.located, _locate(served.graph, fresh))
+                else:
+                    served.located = _locate(served.graph, [*mask.values(), *served.gone])
+            stale = _stale_shards(engine, fresh if has_grown else list(mask.values()))
+            if has_grown and self._snapshot is not None and self._snapshot.number == number:
+                stale |= set(self._snapshot.stale_shards)
+            self._masked = mask
+            self._version += 1
+            self._snapshot = _Snapshot(
+                self._version,
+                engine.ledger.epoch(),
+                live.generation,
+                live.aggregator.meta,
+                tuple(sorted(stale)),
+            )
+            self._moved.notify_all()
+            return self._version
+
+    def in_force(self) -> None:
+        """Wait until no replica answers under anything older than what holds now."""
+        version = self.refresh()
+        with self._moved:
+            while any(lease.below(version, self._now()) for lease in self._leases.values()):
+                self._moved.wait(self._patience())
+
+    def taken_over(self) -> None:
+        """Wait until every replica with a lease answers with the published generation."""
+        self.refresh()
+        number = self._engine.live.generation.number
+        with self._moved:
+            while any(
+                lease.generation != number and max(lease.until.values(), default=0) > self._now()
+                for lease in self._leases.values()
+            ):
+                self._moved.wait(self._patience())
+            self._leases = {k: v for k, v in self._leases.items() if v.generation == number}
+            self._served = {number: self._served[number]}
+
+    def _patience(self) -> float:
+        ends = [end for lease in self._leases.values() for end in lease.until.values()]
+        soonest = min((end for end in ends if end > self._now()), default=self._now())
+        return max(soonest - self._now(), 0.01)
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Who holds a lease."""
+        now = self._now()
+        with self._moved:
+            return [
+                {
+                    "replica": name,
+                    "generation": lease.generation,
+                    "is_current": lease.version >= self._version,
+                    "expires_in_s": round(max(lease.until.values()) - now, 3),
+                }
+                for name, lease in sorted(self._leases.items())
+                if max(lease.until.values(), default=0) > now
+            ]
+
+    @property
+    def stale_shards(self) -> tuple[int, ...]:
+        """Shards that read what is masked."""
+        return self._now_holding().stale_shards
+
+    def _now_holding(self) -> _Snapshot:
+        assert self._snapshot is not None  # refresh() is called before anybody asks
+        return self._snapshot
+
+    # ---- the replicas' calls
+
+    def lease(self, replica: str, generation: int | None, version: int) -> Grant:
+        """Confirm what a replica answers under, and grant it the next two seconds.
+
+        Args:
+            replica: its name.
+            generation: number of the generation it answers with; None where it has none yet.
+            version: the version it is under, with no older answer on its way.
+
+        Returns:
+            What it may answer under from now on; held back up to HOLD_S when it knows that already.
+        """
+        self.refresh()
+        with self._moved:
+            if generation is not None:
+                lease = self._leases.setdefault(replica, _Lease(generation, version))
+                lease.generation, lease.version = generation, max(lease.version, version)
+                lease.until = {v: end for v, end in lease.until.items() if v >= version}
+                self._moved.notify_all()
+            end = self._now() + HOLD_S
+            while self._version == version and self._now() < end:
+                self._moved.wait(end - self._now())
+            return self._grant(replica, generation)
+
+    def _grant(self, replica: str, generation: int | None) -> Grant:
+        found, served = self._now_holding(), self._served.get(generation or 0)
+        current = found.generation.number
+        is_over = served is None or (
+            served.since is not None and self._now() - served.since > SWAP_S
+        )
+        ttl = 0.0 if is_over else TTL_S
+        if ttl and replica in self._leases:
+            self._leases[replica].until[found.version] = self._now() + ttl
+        return Grant(
+            generation=current,
+            body=found.body() if generation != current else None,
+            version=found.version,
+            epoch=found.epoch,
+            located=None if served is None else served.located,
+            stale_shards=found.stale_shards,
+            ttl_s=ttl,
+        )
+
+    def mask_of(self, generation: int) -> Grant:
+        """What is masked in a generation that a replica is about to take, without a lease."""
+        self.refresh()
+        with self._moved:
+            return self._grant("", generation)
+
+
+@dataclass(frozen=True, eq=False)
+class _Snapshot:
+    version: int
+    epoch: int
+    generation: Generation
+    aggregator_meta: Mapping[str, Any]
+    stale_shards: tuple[int, ...]
+
+    @property
+    def number(self) -> int:
+        return self.generation.number
+
+    def body(self) -> dict[str, Any]:
+        """The generation, as a ledger keeps it."""
+        return self.generation.to_json() | {"aggregator": dict(self.aggregator_meta)}
+
+
+def _locate(graph: Graph, erasures: list[Erasure]) -> Located:
+    """Where the records of some erasures lie in a graph, as far as it has them."""
+    change, _ = present_part(graph, Erasure.merge(erasures))
+    return graph.locate(change)
+
+
+def _joined(one: Located, other: Located) -> Located:
+    """Both; a record may be named twice."""
+    return Located(
+        np.union1d(one.removed, other.removed),
+        np.union1d(one.cut, other.cut),
+        (
+            np.concatenate([one.cells[0], other.cells[0]]),
+            np.concatenate([one.cells[1], other.cells[1]]),
+        ),
+        np.union1d(one.unlabelled, other.unlabelled),
+    )
+
+
+def _stale_shards(engine: Engine, erasures: list[Erasure]) -> set[int]:
+    """Shards whose submodel has read some records of the published graph."""
+    graph = engine.live.graph
+    change, _ = present_part(graph, Erasure.merge(erasures))
+    return set() if change.is_empty else engine.index().of_change(graph, change)

@@ -1,0 +1,207 @@
+"""Leases on the mask: who may answer, under what, and when a change is in force."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from coordinator.erasure import Erasure
+from coordinator.serving import lessor as module
+from coordinator.serving.leases import Grant
+from coordinator.serving.lessor import TTL_S, Lessor
+from coordinator.system import System
+from tests.coordinator.clock import Clock
+from tests.coordinator.systems import Workbench, planted, training_ids
+
+PATIENCE_S = 30
+WINDOWS = {"erasure.cancel_window": "1h", "erasure.batch_window": "1h"}
+
+
+class Seconds:
+    """A monotonic clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def seconds() -> Seconds:
+    return Seconds()
+
+
+@pytest.fixture
+def system(bench: Workbench, clock: Clock) -> System:
+    return bench.fit(planted(10), WINDOWS, clock=clock)
+
+
+@pytest.fixture
+def lessor(system: System, seconds: Seconds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lessor]:
+    monkeypatch.setattr(module, "HOLD_S", 0.0)
+    found = Lessor(system.erasing, seconds)
+    system.engine.mask_moved = lambda: found.refresh() and None
+    system.engine.superseding = found.taken_over
+    yield found
+
+
+def in_thread(work: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def number_of(system: System) -> int:
+    return system.generation.number
+
+
+def rows_masked(grant: Grant) -> list[int]:
+    assert grant.located is not None
+    return grant.located.removed.tolist()
+
+
+def test_a_grant_names_what_is_masked_by_its_row(system: System, lessor: Lessor) -> None:
+    node = training_ids(system)[0]
+    row = int(system.graph.rows([node])[0])
+    first = lessor.lease("r", number_of(system), 0)
+
+    system.submit(Erasure(nodes=[node]))
+    second = lessor.lease("r", number_of(system), first.version)
+
+    assert rows_masked(first) == []
+    assert first.stale_shards == ()
+    assert rows_masked(second) == [row]
+    assert second.version > first.version
+    assert second.epoch == first.epoch + 1
+    assert second.stale_shards == tuple(sorted(system.plan(Erasure(nodes=[node])).shards))
+    assert second.body is None
+    assert second.ttl_s == TTL_S
+
+
+def test_a_change_is_in_force_when_every_replica_has_confirmed_it(
+    system: System, lessor: Lessor
+) -> None:
+    number, node = number_of(system), training_ids(system)[0]
+    first = {name: lessor.lease(name, number, 0) for name in ("a", "b")}
+    for name, grant in first.items():
+        lessor.lease(name, number, grant.version)
+    system.submit(Erasure(nodes=[node]))
+
+    waiting = in_thread(lessor.in_force)
+    granted = {name: lessor.lease(name, number, first[name].version) for name in ("a", "b")}
+    lessor.lease("a", number, granted["a"].version)
+    waiting.join(0.3)
+    assert waiting.is_alive(), "b may still answer under the old mask"
+    lessor.lease("b", number, granted["b"].version)
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive()
+
+
+def test_a_replica_that_is_silent_is_waited_for_until_its_lease_has_run_out(
+    system: System, lessor: Lessor, seconds: Seconds
+) -> None:
+    number = number_of(system)
+    first = lessor.lease("r", number, 0)
+    lessor.lease("r", number, first.version)
+    system.submit(Erasure(nodes=training_ids(system)[:1]))
+
+    waiting = in_thread(lessor.in_force)
+    seconds.now += TTL_S - 0.1
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    seconds.now += 0.2
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive()
+
+
+def test_asking_again_without_confirming_does_not_prolong_the_old_mask(
+    system: System, lessor: Lessor, seconds: Seconds
+) -> None:
+    number = number_of(system)
+    first = lessor.lease("r", number, 0)
+    lessor.lease("r", number, first.version)
+    system.submit(Erasure(nodes=training_ids(system)[:1]))
+    seconds.now += TTL_S - 0.1
+    lessor.lease("r", number, first.version)
+
+    waiting = in_thread(lessor.in_force)
+    seconds.now += 0.2
+    waiting.join(PATIENCE_S)
+
+    assert not waiting.is_alive()
+
+
+def test_an_old_generation_stays_masked_until_every_replica_has_taken_the_new_one(
+    system: System, lessor: Lessor, clock: Clock
+) -> None:
+    number, (node, other) = number_of(system), training_ids(system)[:2]
+    row, next_row = system.graph.rows([node, other]).tolist()
+    grant = lessor.lease("r", number, 0)
+    system.submit(Erasure(nodes=[node]))
+    clock.forward(hours=3)
+    grant = lessor.lease("r", number, grant.version)
+
+    running = in_thread(system.erasing.run)
+    while lessor.lease("r", number, grant.version).body is None:
+        assert running.is_alive()
+    later = lessor.lease("r", number, grant.version)
+    assert later.generation == number + 1
+    assert rows_masked(later) == [row], "it has left the published graph, not the replica's"
+    system.submit(Erasure(nodes=[other]))
+    assert rows_masked(lessor.lease("r", number, later.version)) == sorted([row, next_row])
+    assert (
+        rows_masked(lessor.mask_of(number + 1)) == system.engine.live.graph.rows([other]).tolist()
+    )
+    assert system.engine.ledger.requests.find(state="purging")
+
+    taken = lessor.mask_of(number + 1)
+    assert lessor.lease("r", number + 1, taken.version).ttl_s == TTL_S
+    running.join(PATIENCE_S)
+    assert not running.is_alive()
+    assert not system.engine.ledger.requests.find(state="purging")
+    assert lessor.lease("r", number, 0).ttl_s == 0, "the old generation is over"
+
+
+def test_a_cancelled_request_is_no_longer_masked(system: System, lessor: Lessor) -> None:
+    number, (node, other) = number_of(system), training_ids(system)[:2]
+    kept = int(system.graph.rows([other])[0])
+    request = system.submit(Erasure(nodes=[node]))
+    system.submit(Erasure(nodes=[other]))
+
+    request.cancel(by="a")
+
+    assert rows_masked(lessor.lease("r", number, 0)) == [kept]
+
+
+def test_an_answer_is_held_back_while_nothing_moves_and_comes_at_once_when_something_does(
+    system: System, lessor: Lessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", float(PATIENCE_S))
+    live = Lessor(system.erasing)
+    system.engine.mask_moved = lambda: live.refresh() and None
+    number = number_of(system)
+    first = live.lease("r", number, 0)
+    found: list[Grant] = []
+
+    waiting = in_thread(lambda: found.append(live.lease("r", number, first.version)))
+    waiting.join(0.2)
+    assert not found
+    system.submit(Erasure(nodes=training_ids(system)[:1]))
+    waiting.join(5)
+
+    assert found[0].version > first.version
+
+
+def test_versions_of_a_later_office_lie_above_those_of_an_earlier_one(system: System) -> None:
+    earlier = Lessor(system.erasing).lease("r", number_of(system), 0)
+
+    assert Lessor(system.erasing).lease("r", number_of(system), 0).version > earlier.version

@@ -311,7 +311,9 @@ class Engine:
         self.catch_up()
         expire_backups(self.ledger, self.home, self.clock())
         kept = set(self.live.generation.artefacts) | kept_map(self.ledger)
-        return purge(self.ledger, self.store, kept)
+        gone = purge(self.ledger, self.store, kept)
+        self.ledger.drop_dead_rows()
+        return gone
 
     def destroy(self, items: Collection[tuple[str, str]]) -> None:
         """Destroy some artefacts that are no longer needed."""

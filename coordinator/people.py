@@ -121,7 +121,7 @@ class People:
 
     def absent_nodes(self, subjects: SubjectMap, graph: Graph | None = None) -> list[NodeId]:
         """Nodes of a map that a graph does not hold; the published one by default."""
-        rows = find_rows(graph or self.engine.live.graph, subjects.nodes)
+        rows = find_rows(self.engine.live.graph if graph is None else graph, subjects.nodes)
         absent: list[NodeId] = subjects.nodes[rows < 0].tolist()
         return absent
 

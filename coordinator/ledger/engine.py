@@ -186,7 +186,7 @@ def _advice(url: URL, error: DBAPIError) -> str | None:
     return None
 
 
-# ---- what the two dialects write differently
+# ---- what the two dialects do differently
 
 
 def insert_new(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -215,3 +215,20 @@ def truncate_log(engine: Engine) -> bool:
         return True
     with translated(engine), _beginning(engine, "").connect() as connection:
         return not connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()[0]
+
+
+def write_anew(engine: Engine, tables: Sequence[Table]) -> bool:
+    """Have PostgreSQL write tables into new files, without dead rows; whether that was possible.
+
+    ``VACUUM`` alone leaves the bytes of a dead row where they are until a new row takes the place.
+    SQLite overwrites what is deleted, and needs nothing.
+    """
+    if engine.dialect.name != "postgresql":
+        return True
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in tables:
+                connection.execute(text(f"VACUUM (FULL) {table.name}"))
+    except DBAPIError:
+        return False
+    return True

@@ -32,6 +32,7 @@ from coordinator.ledger.engine import (
     reading,
     shown,
     truncate_log,
+    write_anew,
     writing,
 )
 from coordinator.ledger.lease import TTL_S, Lease
@@ -291,6 +292,17 @@ class Ledger:
                 "cipher; end that reader and open the home again",
                 self.name,
                 extra={"event": "log_not_truncated"},
+            )
+
+    def drop_dead_rows(self) -> None:
+        """Leave no key of what was destroyed in the files of a PostgreSQL database."""
+        if not write_anew(self._engine, (artefacts, generations, settings)):
+            logger.warning(
+                "the tables artefacts, generations and settings of %s could not be written anew, "
+                "so keys of what was destroyed may stand in its files; end sessions that use them, "
+                "see that this role owns them, and open the home again",
+                self.name,
+                extra={"event": "dead_rows_left"},
             )
 
     def receipt(self, request_id: str) -> dict[str, Any] | None:

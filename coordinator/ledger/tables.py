@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
-HEAD = "0002"  # newest revision in migrations/versions
+HEAD = "0003"  # newest revision in migrations/versions
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -384,7 +384,9 @@ def test_a_restored_map_is_without_the_people_and_nodes_forgotten_since(
     assert again.subjects is not None
     assert plain not in again.subjects.nodes.tolist()
     assert not any(again.engine.live.graph.has_node(i) for i in (nodes[0], nodes[1], plain))
-    found = holding(target, set(people) - set(left))
+    erased = {*(set(people) - set(left)), *map(str, (nodes[0], nodes[1], plain))}
+    assert holding(home / "backups" / "a", erased)
+    found = holding(target, erased)
     assert all(Path(path).is_relative_to(home / "backups") for path in found)
     assert again.verify().ok
     if not elsewhere:

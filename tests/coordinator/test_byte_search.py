@@ -40,7 +40,7 @@ from tests.coordinator.cities import City, choose, in_the_workers
 from tests.coordinator.clock import Clock
 from tests.coordinator.ledger.conftest import server  # noqa: F401
 from tests.coordinator.ledger.postgres import Server
-from tests.coordinator.systems import Workbench, training_ids
+from tests.coordinator.systems import Workbench, planted, training_ids
 
 WINDOWS = {"erasure.cancel_window": "1h", "erasure.batch_window": "1h", "erasure.backoff": "1s"}
 DERIVED = {"submodel", "slice", "aggregator", "posteriors", "graph"}
@@ -236,6 +236,34 @@ def test_a_server_s_files_never_hold_what_was_erased(
     assert search_tree(data, Planted({"id": id_patterns(cancelled)})) == {}
     assert not any(search(system.home, planted).values())
     assert not any(search(system.home, people).values())
+
+
+def test_a_server_s_files_hold_no_key_of_what_was_destroyed(
+    bench: Workbench,
+    server: Server,  # noqa: F811
+) -> None:
+    system = bench.fit(planted(10), {"storage.database": server.new_database()})
+    ledger, node = system.engine.ledger, training_ids(system)[0]
+    system.set_subjects(SubjectMap.from_rows([(ASKED, node, "owner")], system.graph), None)
+    before = set(system.generation.artefacts) | kept_map(ledger)
+    with ledger._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        session.exec_driver_sql("ANALYZE")
+        session.exec_driver_sql("CHECKPOINT")
+    tables = server.socket / "data" / "base"
+
+    def in_tables(keys: set[tuple[str, str]]) -> set[str]:
+        wanted = Planted({key: (key.encode(),) for _, key in keys})
+        return {key for found in search_tree(tables, wanted).values() for key in found}
+
+    assert in_tables(before) == {key for _, key in before}
+
+    system.erase(Subject(ASKED))
+    server.execute("CHECKPOINT")
+
+    gone = before - set(system.generation.artefacts)
+    assert {"subjects", "submodel", "graph"} <= {kind for kind, _ in gone}
+    assert in_tables(gone) == set()
+    assert in_tables(set(system.generation.artefacts)) != set()
 
 
 def test_the_search_reads_compressed_pages(tmp_path: Path) -> None:

@@ -177,8 +177,38 @@ def test_a_newer_schema_is_refused_and_both_revisions_are_named(home: Path, data
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0009'")
     engine.dispose()
 
-    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0002"):
+    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0003"):
         Ledger(database, home=home)
+
+
+def test_a_home_of_the_second_release_is_taken_over_and_its_digests_are_not_sampled(
+    home: Path, database: str
+) -> None:
+    ledger = Ledger(database, home=home)
+    ledger.acquire()
+    ledger.publish(1, BODY)
+    ledger.close()
+    engine = open_engine(database_url(database, home))
+    is_postgres = engine.dialect.name == "postgresql"
+    with engine.begin() as tx:
+        tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        if is_postgres:
+            tx.exec_driver_sql("ALTER TABLE artefacts ALTER COLUMN key SET STATISTICS -1")
+
+    ledger = Ledger(database, home=home)
+
+    assert ledger.current_generation() == (1, BODY)
+    ledger.acquire()
+    ledger.register([("segment", f"{number:064x}") for number in range(100)], 1)
+    ledger.close()
+    with engine.begin() as tx:
+        found = tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        assert found == HEAD
+        if is_postgres:
+            tx.exec_driver_sql("ANALYZE artefacts")
+            query = "SELECT attname FROM pg_stats WHERE tablename = 'artefacts'"
+            assert set(tx.exec_driver_sql(query).scalars()) == {"kind", "epoch"}
+    engine.dispose()
 
 
 def test_an_unknown_first_schema_is_refused(old: sqlite3.Connection, home: Path) -> None:

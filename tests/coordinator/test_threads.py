@@ -43,7 +43,7 @@ def while_it_builds(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "build", paused)
         done: list[Any] = []
-        runner = threading.Thread(target=lambda: done.append(system.erasing.run()))
+        runner = threading.Thread(daemon=True, target=lambda: done.append(system.erasing.run()))
         runner.start()
         assert building.wait(PATIENCE_S)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.erasure import Erasure
+from coordinator.requests.states import State
 from coordinator.serving import lessor as module
 from coordinator.serving.leases import Grant
 from coordinator.serving.lessor import TTL_S, Lessor
@@ -55,7 +56,7 @@ def lessor(system: System, seconds: Seconds, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def in_thread(work: Callable[[], Any]) -> threading.Thread:
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 
@@ -161,13 +162,13 @@ def test_an_old_generation_stays_masked_until_every_replica_has_taken_the_new_on
     assert (
         rows_masked(lessor.mask_of(number + 1)) == system.engine.live.graph.rows([other]).tolist()
     )
-    assert system.engine.ledger.requests.find(state="purging")
+    assert system.engine.ledger.requests.find(state=State.PURGING)
 
     taken = lessor.mask_of(number + 1)
     assert lessor.lease("r", number + 1, taken.version).ttl_s == TTL_S
     running.join(PATIENCE_S)
     assert not running.is_alive()
-    assert not system.engine.ledger.requests.find(state="purging")
+    assert not system.engine.ledger.requests.find(state=State.PURGING)
     assert lessor.lease("r", number, 0).ttl_s == 0, "the old generation is over"
 
 

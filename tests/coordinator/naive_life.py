@@ -67,7 +67,8 @@ class World:
         self.kind = {name: KINDS[kind] for name, kind in self.type_of.items()}
         self.arcs = {edge: LINKS[kind] for edge, kind in self.links.items() if kind != "plain"}
         self.schema: Schema | None = None
-        self.schema = self.graph(self.nodes, self.links).schema
+        whole = self.graph(self.nodes, self.links)
+        self.schema, self.records = whole.schema, records_of(whole)
 
     def graph(
         self,
@@ -100,14 +101,17 @@ class World:
         self,
         own: dict[str, set[Node]],
         remains: Callable[[Node], bool],
-        counts: Callable[[Edge], bool],
+        edges: Collection[Edge],
+        *,
+        past: bool = False,
     ) -> set[Node]:
         """What goes with people: a fixpoint over all nodes.
 
         Args:
             own: people -> nodes that are theirs.
             remains: whether somebody else owns a node.
-            counts: whether the reference of an arc still counts.
+            edges: those that are left; the references of no other keep anything.
+            past: whether people may be followed along edges that are not left.
         """
         gone: set[Node] = set()
         mine = set().union(*own.values())
@@ -115,12 +119,13 @@ class World:
             more = set()
             for node, kind in self.kind.items():
                 into = {u: rule for (u, v), rule in self.arcs.items() if v == node}
-                followed = [rule for u, rule in into.items() if u in gone]
+                reached = [u for u in into if u in gone and (past or (u, node) in edges)]
+                followed = [into[u] for u in reached]
                 if kind == "never" or not (node in mine or followed):
                     continue
                 last = not remains(node)
                 outright = kind == "owned" and (node in mine or (last and "deep" in followed))
-                held = any(counts((u, node)) and u not in gone for u in into)
+                held = any((u, node) in edges and u not in gone for u in into)
                 if outright or (last and not held):
                     more.add(node)
             if more == gone:
@@ -169,7 +174,7 @@ class Account:
     def __init__(self, world: World, rows: Iterable[Row]) -> None:
         self.world, self.asked = world, dict[str, Asked]()
         self.rows = set(rows)
-        self.live = records_of(world.graph(world.nodes, world.links))
+        self.live = world.records
 
     # ---- what somebody owns
 
@@ -193,7 +198,7 @@ class Account:
         nodes, edges = self.live[:2]
         own = self.own(one.person)
         one.own, one.allowed = own, set()
-        alone = self.world.goes({one.person: own}, self._others([one.person]), edges.__contains__)
+        alone = self.world.goes({one.person: own}, self._others([one.person]), edges)
         one.nodes = alone & nodes
 
     def _others(self, people: Collection[str]) -> Callable[[Node], bool]:
@@ -209,7 +214,7 @@ class Account:
         own = {name: self.own(name) for name in names}
         if not own:
             return set()
-        return self.world.goes(own, self._others(names), self.live[1].__contains__) & self.live[0]
+        return self.world.goes(own, self._others(names), self.live[1]) & self.live[0]
 
     def may_go(self, states: Collection[State], edges: set[Edge]) -> set[Node]:
         """What requests in some states name or take along, where only these edges are left."""
@@ -218,7 +223,7 @@ class Account:
         for one in asked:
             if one.person:
                 own.setdefault(one.person, set()).update(one.own)
-        taken = self.world.goes(own, self._others(own), edges.__contains__) if own else set()
+        taken = self.world.goes(own, self._others(own), edges, past=True) if own else set()
         return taken.union(*(one.nodes | one.allowed for one in asked))
 
     def cut(self, states: Collection[State]) -> tuple[set[Edge], set[Cell], set[Node]]:
@@ -247,7 +252,7 @@ class Account:
             before: nodes that were here, of which each that is missing is asked for.
         """
         nodes, edges, cells, labels = records_of(graph)
-        everything = records_of(self.world.graph(self.world.nodes, self.world.links))
+        everything = self.world.records
         for one in self.with_state(states):
             assert not one.nodes & nodes, ("named and here", one, one.nodes & nodes)
         missing = before - nodes

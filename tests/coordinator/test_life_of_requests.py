@@ -8,7 +8,6 @@ published is what a system fitted on the survivors publishes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -30,7 +29,7 @@ from coordinator.ask import erasure_text
 from coordinator.erasure import Erasure
 from coordinator.parents import FILE
 from coordinator.people import kept_map
-from coordinator.requests.states import CLOSED, Action, State
+from coordinator.requests.states import CLOSED, Action, State, allowed
 from coordinator.selectors.idfile import IdFile
 from coordinator.selectors.rules import load_rules
 from coordinator.selectors.selector import Subject, Where
@@ -56,19 +55,25 @@ OPTIONS = {
     "shards.model": "linear",
     "aggregator.kind": "mean",
     "erasure.cancel_window": "24h",
-    "erasure.approve_above": 3,
+    "erasure.approve_above": 4,
     "erasure.backoff": "1h",
 }
 RULES = load_rules({"node_types": KINDS, "edge_types": LINKS})
 WORLD = World()
-IDS = (*TYPES, "n0000", "n0001", "n0002")
+IDS = (*TYPES, "n0000", "n0001")
 LINKED = sorted(edge for edge in WORLD.links if edge[0] in IDS and edge[1] in IDS)
 WHERE = {
     "type = 'account'": {i for i in TYPES if i.startswith("acc")},
-    "type = 'device' or id = 'n0002'": {i for i in TYPES if i.startswith("dev")} | {"n0002"},
+    "type = 'device' or id = 'n0001'": {i for i in TYPES if i.startswith("dev")} | {"n0001"},
 }
-ACTIONS = [Action.CANCEL, Action.HOLD, Action.RELEASE, Action.REJECT, Action.APPROVE]
-Choose = st.integers(0, 10**6)  # of what is there by then
+ACTIONS = {Action.CANCEL, Action.HOLD, Action.RELEASE, Action.REJECT, Action.APPROVE}
+STEPS: dict[str, tuple[str, type[BaseException]]] = {
+    "killed before training": ("build", KeyboardInterrupt),
+    "killed before publishing": ("publish", KeyboardInterrupt),
+    "killed before purging": ("purge", KeyboardInterrupt),
+    "fail": ("build", OSError),
+}
+PRIORITY = st.sampled_from(["normal", "normal", "urgent"])
 
 
 def plain() -> st.SearchStrategy[Erasure]:
@@ -77,11 +82,26 @@ def plain() -> st.SearchStrategy[Erasure]:
     names = st.sampled_from(["f0", "f3"])
     return st.builds(
         Erasure,
-        st.lists(some(IDS), max_size=2, unique=True),
+        st.lists(some(IDS), min_size=1, max_size=2, unique=True),
+    ) | st.builds(
+        Erasure,
+        st.just(()),
         st.lists(some(LINKED), max_size=1),
         st.dictionaries(some(IDS), st.none() | st.lists(names, min_size=1), max_size=1),
-        st.lists(some(IDS[-3:]), max_size=1),
+        st.lists(some(IDS[-2:]), max_size=1),
     ).filter(lambda erasure: not erasure.is_empty)
+
+
+# what is done, as often as it stands here; and, of the rarer moves, to what
+MOVES = sorted(5 * ["submit_person", "act"] + 4 * ["submit", "go_on"] + 2 * ["remap"])
+MOVES += ["submit_where", "submit_file", "erase"]
+ENDS = [*STEPS, "closed", "", "", "", ""]
+REST: dict[str, st.SearchStrategy[Any]] = {
+    "remap": st.sampled_from(MAPS),
+    "submit_where": st.sampled_from(sorted(WHERE)),
+    "submit_file": st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True),
+    "erase": plain() | st.sampled_from(PEOPLE),
+}
 
 
 class Life(RuleBasedStateMachine):
@@ -91,7 +111,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self, bench: Workbench) -> None:
         super().__init__()
-        self.bench = bench
+        self.bench, self.asked = bench, list[str]()  # what was submitted, files as a whole
 
     @initialize(window=st.sampled_from(["0", "6h"]))
     def begin(self, window: str) -> None:
@@ -103,34 +123,49 @@ class Life(RuleBasedStateMachine):
         self.system.set_subjects(SubjectMap.from_rows(MAPS[0], graph), RULES)  # type: ignore[arg-type]
         self.first_graph = graph
 
+    @rule(move=st.sampled_from(MOVES), data=st.data())
+    def move(self, move: str, data: st.DataObject) -> None:
+        """One rule, since hypothesis leaves rules out of an example to vary it."""
+        draw = data.draw
+        if move == "act":
+            self.act(data)
+        elif move == "go_on":
+            self.go_on(draw(st.sampled_from([0, 0, 7, 25])), draw(st.sampled_from(ENDS)))
+        elif move == "submit":
+            self.submit(draw(plain()), draw(PRIORITY))
+        elif move == "submit_person":
+            self.submit_person(draw(st.sampled_from(PEOPLE)), draw(PRIORITY))
+        else:
+            getattr(self, move)(draw(REST[move]))
+
     # ---- asking
 
-    @rule(erasure=plain(), priority=st.sampled_from(["normal", "urgent"]))
     def submit(self, erasure: Erasure, priority: Any) -> None:
         request = self.system.submit(erasure, priority=priority, requested_by="desk")
+        self.asked.append(request.request_id)
         self._note(request.request_id, asked_of(erasure))
 
-    @rule(person=st.sampled_from(PEOPLE), priority=st.sampled_from(["normal", "urgent"]))
     def submit_person(self, person: str, priority: Any) -> None:
         if not self._may_be_asked(person):
             return
         request = self.system.submit(Subject(person), priority=priority, requested_by="desk")
+        self.asked.append(request.request_id)
         self._note(request.request_id, Asked(person))
         self._events_of_people()
 
-    @rule(text=st.sampled_from(sorted(WHERE)))
     def submit_where(self, text: str) -> None:
         plan = self.system.plan(Where(text))
         request = self.system.submit(plan, requested_by="desk")
+        self.asked.append(request.request_id)
         self._note(request.request_id, Asked(nodes=WHERE[text] & self.account.live[0]))
 
-    @rule(ids=st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True))
     def submit_file(self, ids: list[str]) -> None:
         path = self.bench.root / f"ids-{next(self.numbers)}.txt"
         path.write_text("\n".join(ids) + "\n")
         parent = self.system.submit_file(
             IdFile(path, "nodes"), unknown="report", requested_by="desk"
         )
+        self.asked.append(parent.request_id)
         here = {i for i in ids if i in self.account.live[0]}
         mark = self.system.engine.ledger.mark
         names = {mark("selector", erasure_text(Erasure(nodes=[i]))).hex(): i for i in here}
@@ -139,7 +174,6 @@ class Life(RuleBasedStateMachine):
         for part in parts:
             self._note(part.request_id, Asked(nodes={names[part.record.subject_ref]}))
 
-    @rule(asked=plain() | st.sampled_from(PEOPLE))
     def erase(self, asked: Erasure | str) -> None:
         self.system.erasing.settle()  # an erasure does so first
         self.nothing_is_lost_and_nothing_goes_unasked()
@@ -176,14 +210,20 @@ class Life(RuleBasedStateMachine):
 
     # ---- acting
 
-    @rule(which=Choose, action=st.sampled_from(ACTIONS))
-    def act(self, which: int, action: Action) -> None:
-        handles = [r for r in self.system.requests() if r.record.parent_id is None]
-        if not handles:
+    def act(self, data: st.DataObject) -> None:
+        """Somebody does to some request what its state allows, if perhaps not the clock."""
+        pairs = [
+            (key, action)
+            for key in self.asked  # in the order of asking; ids are random
+            for action in allowed(self.system.request(key).state)
+            if action in ACTIONS
+        ]
+        if not pairs:
             return
+        request_id, action = data.draw(st.sampled_from(pairs))
         before = self._states()
         try:
-            self._act(handles[which % len(handles)].request_id, action)
+            self._act(request_id, action)
         except (TransitionError, HoldError):
             assert self._states() == before
 
@@ -203,17 +243,17 @@ class Life(RuleBasedStateMachine):
         else:
             one.allowed |= self.account.live[0] - set(self.system.graph.ids.tolist())
 
-    @rule(rows=st.sampled_from(MAPS))
     def remap(self, rows: tuple[Any, ...]) -> None:
         masked = self.account.live[0] - set(self.system.graph.ids.tolist())
         self.system.set_subjects(SubjectMap.from_rows(rows, self.first_graph), RULES)
         account, gone = self.account, self.account.forgotten_people()
+        mapped = {name for name in PEOPLE if account.knows(name)}
         account.rows = {row for row in rows if row[0] not in gone and row[1] in account.live[0]}
         for one in account.with_state({State.ACCEPTED, State.ON_HOLD, State.FAILED}):
             if one.person and account.knows(one.person):
                 account.look_up(one)
-            elif one.person:
-                one.allowed |= masked
+            if one.person and not (one.person in mapped and account.knows(one.person)):
+                one.allowed |= masked  # it stands as it was while nobody knows the person
         self._events_of_people()
 
     def _events_of_people(self) -> None:
@@ -224,48 +264,29 @@ class Life(RuleBasedStateMachine):
 
     # ---- time
 
-    @rule(hours=st.sampled_from([1, 7, 25, 200]))
-    def wait(self, hours: int) -> None:
+    def go_on(self, hours: int, end: str) -> None:
+        """Time goes by and what is due is done, unless that is interrupted or fails at a step."""
         self.clock.forward(hours=hours)
+        if end in STEPS:
+            self._with_engine(end)
+        else:
+            self.system.run()
+        if end and end != "fail":
+            self.restart()
 
-    @rule()
-    def run(self) -> None:
-        self.system.run()
-
-    @rule()
     def restart(self) -> None:
         self.system.close()
         self.system = self.bench.open(self.system.home, clock=self.clock)
 
-    @rule(hours=st.sampled_from([0, 31]), step=st.sampled_from(["build", "publish", "purge"]))
-    def die(self, hours: int, step: str) -> None:
-        """Interrupted before a step of a batch, if there is one, and opened again."""
-        self.clock.forward(hours=hours)
+    def _with_engine(self, end: str) -> None:
+        step, error = STEPS[end]
 
         def stop(*args: object, **options: object) -> None:
-            raise KeyboardInterrupt
+            raise error
 
-        self._with_engine(step, stop, KeyboardInterrupt)
-        self.restart()
-
-    @rule(hours=st.sampled_from([0, 31]))
-    def fail(self, hours: int) -> None:
-        """No batch can train for once."""
-        self.clock.forward(hours=hours)
-
-        def refuse(*args: object, **options: object) -> None:
-            raise OSError("the disk is full")
-
-        self._with_engine("build", refuse, OSError)
-
-    def _with_engine(
-        self, step: str, instead: Callable[..., None], error: type[BaseException]
-    ) -> None:
-        engine = self.system.engine
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, step, instead)
-            with suppress(error):
-                self.system.run()
+        with pytest.MonkeyPatch.context() as patch, suppress(error):
+            patch.setattr(self.system.engine, step, stop)
+            self.system.run()
 
     # ---- what holds
 

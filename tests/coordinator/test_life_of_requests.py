@@ -232,12 +232,12 @@ class Life(RuleBasedStateMachine):
         self.system.erasing.act(request_id, action, by="boss", reason="so it is")
         for key, (state, _) in self._states().items():
             was = before[key][0]
-            if (was, state) == (State.NEEDS_APPROVAL, State.ACCEPTED):
+            if was is State.NEEDS_APPROVAL and state in MASKED_OR_GONE:
                 self._enters(self.account.asked[key])
         self._events_of_people()
 
     def _enters(self, one: Asked) -> None:
-        """A request is approved, and takes effect from now on."""
+        """A request is approved or put on hold, and takes effect from now on."""
         if one.person and self.account.knows(one.person):
             self.account.look_up(one)
         else:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from coordinator.erasure import Erasure
 from coordinator.ledger import Ledger
 from coordinator.requests.policy import RequestPolicy
-from coordinator.requests.states import needs_approval
+from coordinator.requests.record import RequestRecord, new_request_id
+from coordinator.requests.regulations import clock_of
+from coordinator.requests.states import Action, State, decide, needs_approval
 from coordinator.results import Plan
 
 SUBJECT = "subject"  # kind of a request, and of the tombstone of a person
@@ -72,6 +74,56 @@ class Ask:
         if self.plan.kind == SUBJECT:
             return subject_ref(ledger, self.plan.selector)
         return ledger.mark("selector", self.plan.selector).hex()
+
+    def received(self, ledger: Ledger, policy: RequestPolicy, now: datetime) -> RequestRecord:
+        """The record of this request as it comes in."""
+        plan, regulation = self.plan, self.regulation or policy.regulation
+        clock = clock_of(
+            self.received_at or now, now, policy, regulation=regulation, priority=self.priority
+        )
+        return RequestRecord(
+            request_id=new_request_id(now),
+            kind=plan.kind,
+            state=State.RECEIVED,
+            regulation=regulation,
+            priority=self.priority,
+            received_at=clock.received_at,
+            submitted_at=now,
+            due_at=clock.due_at,
+            cancel_until=clock.cancel_until,
+            requested_by=self.requested_by,
+            reason=self.reason,
+            external_request_id=self.external_request_id,
+            idempotency_key=self.idempotency_key,
+            body_digest=self.body(ledger),
+            parent_id=self.parent_id,
+            subject_ref=self.subject_ref(ledger),
+            records=plan.records,
+            shards=plan.shards,
+            estimated_seconds=plan.seconds,
+            unknown=len(plan.unknown),
+        )
+
+    def decided(self, ledger: Ledger, policy: RequestPolicy, now: datetime) -> RequestRecord:
+        """The same in the state that intake decides.
+
+        Only what is forgotten already makes a duplicate: another request that waits may still be
+        cancelled, and this one must stand then.
+
+        Raises:
+            ApprovalError: it is large, and nobody is named who asks, or the requester approves.
+        """
+        record = self.received(ledger, policy, now)
+        if self.asks_nothing and self.plan.already and not self.plan.unknown:
+            marked = decide(record, Action.MARK_DUPLICATE, now, policy=policy)
+            return replace(marked, duplicate_of=next(iter(self.plan.already)))
+        if not self.needs_approval(policy):
+            accepted = decide(record, Action.ACCEPT, now, policy=policy)
+            return replace(accepted, approved_by=self.approved_by)
+        waiting = decide(record, Action.NEED_APPROVAL, now, policy=policy)
+        if not self.approved_by:
+            return waiting
+        return decide(waiting, Action.APPROVE, now, by=self.approved_by, policy=policy)
 
 
 def subject_ref(ledger: Ledger, subject: str) -> str:

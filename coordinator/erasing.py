@@ -40,10 +40,9 @@ from coordinator.mask import Mask
 from coordinator.parents import FILE, refresh_parents
 from coordinator.people import kept_map
 from coordinator.planner import make_plan
-from coordinator.requests.record import RequestRecord, new_request_id
-from coordinator.requests.regulations import clock_of
+from coordinator.requests.record import RequestRecord
 from coordinator.requests.scheduler import Decision, next_batch
-from coordinator.requests.states import MASKED, OPEN, Action, State, decide
+from coordinator.requests.states import MASKED, OPEN, Action, State
 from coordinator.results import Plan, Receipt
 from coordinator.selectors.arcs import check_rules
 from coordinator.selectors.rules import SubjectRules
@@ -217,7 +216,7 @@ class Erasing:
             for ask in asks:
                 plan = ask.plan
                 own = marks_of(ledger, plan.erasure, graph) | subject_marks(ledger, plan.subjects)
-                record = self._decided(ask, now)
+                record = ask.decided(ledger, self.engine.config.erasure, now)
                 if record.state in MASKED:
                     epoch += 1
                     record = replace(record, epoch=epoch)
@@ -234,55 +233,6 @@ class Erasing:
                 records = [again.get(record.request_id, record) for record in records]
         self._put(mask)
         return records
-
-    def new_record(self, ask: Ask, now: datetime) -> RequestRecord:
-        """The record of a request that was just received."""
-        plan, policy, ledger = ask.plan, self.engine.config.erasure, self.engine.ledger
-        regulation = ask.regulation or policy.regulation
-        clock = clock_of(
-            ask.received_at or now, now, policy, regulation=regulation, priority=ask.priority
-        )
-        return RequestRecord(
-            request_id=new_request_id(now),
-            kind=plan.kind,
-            state=State.RECEIVED,
-            regulation=regulation,
-            priority=ask.priority,
-            received_at=clock.received_at,
-            submitted_at=now,
-            due_at=clock.due_at,
-            cancel_until=clock.cancel_until,
-            requested_by=ask.requested_by,
-            reason=ask.reason,
-            external_request_id=ask.external_request_id,
-            idempotency_key=ask.idempotency_key,
-            body_digest=ask.body(ledger),
-            parent_id=ask.parent_id,
-            subject_ref=ask.subject_ref(ledger),
-            records=plan.records,
-            shards=plan.shards,
-            estimated_seconds=plan.seconds,
-            unknown=len(plan.unknown),
-        )
-
-    def _decided(self, ask: Ask, now: datetime) -> RequestRecord:
-        """The record of a new request, in the state that intake decides.
-
-        Only what is forgotten already makes a duplicate: another request that waits may still be
-        cancelled, and this one must stand then.
-        """
-        plan, policy = ask.plan, self.engine.config.erasure
-        record = self.new_record(ask, now)
-        if ask.asks_nothing and plan.already and not plan.unknown:
-            marked = decide(record, Action.MARK_DUPLICATE, now, policy=policy)
-            return replace(marked, duplicate_of=next(iter(plan.already)))
-        if not ask.needs_approval(policy):
-            accepted = decide(record, Action.ACCEPT, now, policy=policy)
-            return replace(accepted, approved_by=ask.approved_by)
-        waiting = decide(record, Action.NEED_APPROVAL, now, policy=policy)
-        if not ask.approved_by:
-            return waiting
-        return decide(waiting, Action.APPROVE, now, by=ask.approved_by, policy=policy)
 
     @locked
     def act(self, request_id: str, action: Action, *, by: str, reason: str = "") -> RequestRecord:

@@ -95,7 +95,7 @@ class FileIntake:
         erasing, policy = self.erasing, self.erasing.engine.config.erasure
         ledger, now = erasing.engine.ledger, erasing.clock()
         record = replace(
-            erasing.new_record(self.ask, now),
+            self.ask.received(ledger, policy, now),
             unknown=surveyed.unknown,
             needs_approval=is_large,
             approved_by=self.ask.approved_by,

@@ -234,13 +234,18 @@ def _in_place(
 
 
 def _kept_back(engine: Engine, now: datetime) -> tuple[str, ...]:
-    """Requests whose records must not be destroyed: they may return, or meet what is on hold."""
+    """Requests whose records must not be destroyed here.
+
+    They may return, or meet what is on hold, or are of people: what those share with somebody who
+    may return is told apart when their batch starts.
+    """
     mask = Mask(engine)
     mask.load()
     return tuple(
         record.request_id
         for record in engine.ledger.requests.find(state=MASKED)
         if may_return(record, now)
+        or record.request_id in mask.people
         or (record.request_id in mask.erasures and mask.is_held(record.request_id))
     )
 

@@ -18,6 +18,7 @@ from coordinator.requests.states import MASKED, State
 from tests.coordinator.systems import planted
 
 FORGOTTEN = {State.UNLEARNED, State.PURGING, State.COMPLETED}
+MASKED_OR_GONE = MASKED | FORGOTTEN
 Node, Edge, Cell = str, tuple[str, str], tuple[str, str]
 Row = tuple[str, Node, str]  # person, node, role
 
@@ -200,6 +201,8 @@ class Account:
         one.own, one.allowed = own, set()
         alone = self.world.goes({one.person: own}, self._others([one.person]), edges)
         one.nodes = alone & nodes
+        if one.state is State.ON_HOLD:
+            one.kept = one.nodes, set()
 
     def _others(self, people: Collection[str]) -> Callable[[Node], bool]:
         return lambda node: bool(self.owners(node) - set(people))
@@ -219,10 +222,10 @@ class Account:
     def may_go(self, states: Collection[State], edges: set[Edge]) -> set[Node]:
         """What requests in some states name or take along, where only these edges are left."""
         asked = self.with_state(states)
-        own: dict[str, set[Node]] = {}
-        for one in asked:
-            if one.person:
-                own.setdefault(one.person, set()).update(one.own)
+        own: dict[str, set[Node]] = {one.person: set() for one in asked if one.person}
+        for one in self.with_state(MASKED_OR_GONE):
+            if one.person in own:
+                own[one.person] |= one.own
         taken = self.world.goes(own, self._others(own), edges, past=True) if own else set()
         return taken.union(*(one.nodes | one.allowed for one in asked))
 
@@ -294,6 +297,3 @@ class Account:
         _, blank, unlabelled = self.cut(FORGOTTEN)
         cells = {cell for cell in blank if cell[0] in nodes}
         return self.world.graph(nodes, edges, cells, unlabelled)
-
-
-MASKED_OR_GONE = MASKED | FORGOTTEN

@@ -29,7 +29,7 @@ from coordinator.erasure import Erasure
 from coordinator.people import kept_map
 from coordinator.requests.states import State
 from coordinator.restore import Restored, export_tombstones, restore
-from coordinator.selectors.rules import SubjectRules
+from coordinator.selectors.rules import SubjectRules, load_rules
 from coordinator.selectors.selector import Subject
 from coordinator.selectors.subjects import SubjectMap
 from coordinator.system import System
@@ -44,6 +44,7 @@ from tests.coordinator.systems import (
     summary,
     training_ids,
 )
+from tests.coordinator.test_asking import ROWS, RULES, households
 
 WINDOWS = {"erasure.cancel_window": "24h", "erasure.batch_window": "6h"}
 
@@ -240,6 +241,25 @@ def test_a_restore_replays_what_was_erased_since_and_keeps_what_may_be_cancelled
     assert again.request(overdue.request_id).state == State.COMPLETED
     assert again.request(on_hold.request_id).state == State.ON_HOLD
     assert again.verify("all").ok
+
+
+def test_a_restore_leaves_to_a_person_what_they_share_with_one_who_goes(
+    bench: Workbench, clock: Clock
+) -> None:
+    system = bench.fit(households(), WINDOWS, clock=clock)
+    system.set_subjects(SubjectMap.from_rows(ROWS, system.graph), load_rules(RULES))
+    system.backup("monday")
+    first = system.submit(Subject("ada"))
+    second = system.submit(Subject("bob"), priority="urgent")  # not run yet; names dev-2, as last
+    system.close()
+
+    restored(bench, clock, system.home, "monday")
+
+    opened = bench.open(system.home, clock=clock)
+    opened.request(first.request_id).cancel(by="ada")
+    opened.run()
+    assert opened.request(second.request_id).state == State.COMPLETED
+    assert opened.graph.has_node("dev-2") and not opened.graph.has_node("acc-bob")
 
 
 def test_a_restore_trains_only_what_newer_erasures_moved(

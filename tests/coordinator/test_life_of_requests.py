@@ -55,7 +55,7 @@ OPTIONS = {
     "shards.model": "linear",
     "aggregator.kind": "mean",
     "erasure.cancel_window": "24h",
-    "erasure.approve_above": 4,
+    "erasure.approve_above": 6,
     "erasure.backoff": "1h",
 }
 RULES = load_rules({"node_types": KINDS, "edge_types": LINKS})
@@ -63,7 +63,7 @@ WORLD = World()
 IDS = (*TYPES, "n0000", "n0001")
 LINKED = sorted(edge for edge in WORLD.links if edge[0] in IDS and edge[1] in IDS)
 WHERE = {
-    "type = 'account'": {i for i in TYPES if i.startswith("acc")},
+    "type != 'other'": set(TYPES),  # more than one may ask for alone
     "type = 'device' or id = 'n0001'": {i for i in TYPES if i.startswith("dev")} | {"n0001"},
 }
 ACTIONS = {Action.CANCEL, Action.HOLD, Action.RELEASE, Action.REJECT, Action.APPROVE}
@@ -328,7 +328,6 @@ class Life(RuleBasedStateMachine):
             for request in self.system.requests(state=state):
                 if request.record.kind != FILE:
                     self._act(request.request_id, action)
-        self._events_of_people()
         self.clock.forward(days=60)
         self.system.run()
         self.nothing_is_lost_and_nothing_goes_unasked()
@@ -371,9 +370,9 @@ def live_through(bench: Workbench, examples: int, steps: int) -> None:
 
 
 def test_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
-    live_through(bench, 20, 12)
+    live_through(bench, 15, 16)
 
 
 @pytest.mark.slow
 def test_many_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
-    live_through(bench, 400, 25)
+    live_through(bench, 300, 25)

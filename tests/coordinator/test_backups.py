@@ -343,7 +343,7 @@ def test_a_restore_that_dies_after_publication_leaves_the_configuration_to_the_n
 # ---- people
 
 
-RULES = SubjectRules(max_nodes=7)
+LOOSE = SubjectRules(max_nodes=7)
 
 
 def map_people(system: System) -> list[str]:
@@ -352,7 +352,7 @@ def map_people(system: System) -> list[str]:
     people = [f"person-{number}" for number in range(6)]
     rows: list[Any] = [(name, nodes[at], "owner") for at, name in enumerate(people)]
     rows += [(name, nodes[at + 1], "owner") for at, name in enumerate(people)]
-    system.set_subjects(SubjectMap.from_rows(rows, system.graph), RULES)
+    system.set_subjects(SubjectMap.from_rows(rows, system.graph), LOOSE)
     return people
 
 
@@ -400,7 +400,7 @@ def test_a_restored_map_is_without_the_people_and_nodes_forgotten_since(
     again = bench.open(target, clock=clock)
     left = others[1:] if elsewhere else [eve, *others]  # the fourth's nodes were eve's or went
     assert mapped(again) == left
-    assert again.subject_rules == RULES
+    assert again.subject_rules == LOOSE
     assert again.subjects is not None
     assert plain not in again.subjects.nodes.tolist()
     assert not any(again.engine.live.graph.has_node(i) for i in (nodes[0], nodes[1], plain))
@@ -437,7 +437,7 @@ def test_a_map_that_was_replaced_comes_back_with_its_rules_and_one_that_was_not_
     restored(bench, clock, system.home, "with")
 
     again = bench.open(system.home, clock=clock)
-    assert (mapped(again), again.subject_rules) == (people, RULES)
+    assert (mapped(again), again.subject_rules) == (people, LOOSE)
     with pytest.raises(StalePlanError):
         again.erase(plan)
 

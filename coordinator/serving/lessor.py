@@ -120,6 +120,10 @@ class Lessor:
             self._moved.notify_all()
             return self._version
 
+    def note(self) -> None:
+        """:meth:`refresh`, for whoever wants no version."""
+        self.refresh()
+
     def in_force(self) -> None:
         """Wait until no replica answers under anything older than what holds now."""
         version = self.refresh()

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from coordinator.engine import utc_now
 from coordinator.pools import Pool
+from coordinator.serving.granting import Granting
 from coordinator.serving.intake import Intake
 from coordinator.serving.proofs import Proofs
 from coordinator.serving.reading import Reading
@@ -22,7 +23,7 @@ from coordinator.serving.views import iso
 from coordinator.system import System
 
 
-class Office(Intake, Reading, Sights, Proofs):
+class Office(Granting, Intake, Reading, Sights, Proofs):
     """Opens a home and answers for it; methods may be called from several threads.
 
     Arguments and results can be pickled; result dicts are plain JSON with ISO times.
@@ -40,6 +41,7 @@ class Office(Intake, Reading, Sights, Proofs):
         self.plans = OrderedDict()
         self._status: tuple[str, dict[str, Any]] | None = None
         self.system = System.open(home, pool=pool, progress=self._note_stage, clock=clock)
+        self.listen()
         self._runner = Runner(self.system, self.settings, clock, self.wake, self._note_done)
         if self.settings.run_batches:
             self._runner.start()
@@ -93,5 +95,6 @@ class Office(Intake, Reading, Sights, Proofs):
             "stale_shards": self.stale_shards(),
             "oldest_due": self.oldest_due(),
             "progress": self.progress(),
+            "replicas": self.replicas(),
             "now": iso(self.clock()),
         }

@@ -50,7 +50,7 @@ def system(bench: Workbench, clock: Clock) -> System:
 def lessor(system: System, seconds: Seconds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lessor]:
     monkeypatch.setattr(module, "HOLD_S", 0.0)
     found = Lessor(system.erasing, seconds)
-    system.engine.mask_moved = lambda: found.refresh() and None
+    system.engine.mask_moved = found.note
     system.engine.superseding = found.taken_over
     yield found
 
@@ -188,7 +188,7 @@ def test_an_answer_is_held_back_while_nothing_moves_and_comes_at_once_when_somet
 ) -> None:
     monkeypatch.setattr(module, "HOLD_S", float(PATIENCE_S))
     live = Lessor(system.erasing)
-    system.engine.mask_moved = lambda: live.refresh() and None
+    system.engine.mask_moved = live.note
     number = number_of(system)
     first = live.lease("r", number, 0)
     found: list[Grant] = []

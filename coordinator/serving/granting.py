@@ -1,0 +1,41 @@
+"""The office's part that speaks to replicas: what they may answer under."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.serving.desk import Desk
+from coordinator.serving.leases import Grant
+from coordinator.serving.lessor import Lessor
+
+
+class Granting(Desk):
+    """Grants leases, and holds an acknowledgement back until they say what is asked.
+
+    Attributes:
+        lessor: who may answer, under what.
+    """
+
+    lessor: Lessor
+
+    def listen(self) -> None:
+        """Take note of every change of the mask from now on, and of every new generation."""
+        self.lessor, engine = Lessor(self.system.erasing), self.system.engine
+        engine.mask_moved, engine.superseding = self.lessor.note, self.lessor.taken_over
+
+    def lease(self, replica: str, generation: int | None, version: int) -> Grant:
+        """See :meth:`Lessor.lease`."""
+        return self.lessor.lease(replica, generation, version)
+
+    def mask_of(self, generation: int) -> Grant:
+        """See :meth:`Lessor.mask_of`."""
+        return self.lessor.mask_of(generation)
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Replicas that hold a lease."""
+        return self.lessor.replicas()
+
+    def moved(self) -> None:
+        """Something was asked or decided: wait until no replica reads it, and look for work."""
+        self.lessor.in_force()
+        super().moved()

@@ -6,11 +6,15 @@ import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.errors import ConfigError
 from coordinator.terminal import Home
+
+if TYPE_CHECKING:
+    from coordinator.serving.settings import ServeSettings
 
 
 def serve(
@@ -29,25 +33,17 @@ def serve(
     from coordinator.serving.settings import load_settings
 
     found = load_settings(settings)
-    if init:
-        _print_first_key(home)
-    _serve(home, host, port, replicas, found)
+    _serve(home, host, port, replicas, found, init)
 
 
-def _print_first_key(home: Path) -> None:
-    from coordinator.serving.access import first_admin_key
+def _serve(
+    home: Path, host: str, port: int, replicas: int, settings: ServeSettings, init: bool
+) -> None:
+    import ray
+    from ray import serve as ray_serve
 
-    key = first_admin_key(home)
-    typer.echo(f"admin key, shown this once: {key}", err=True)
-    typer.echo(json.dumps({"admin_key": key}))
-
-
-def _serve(home: Path, host: str, port: int, replicas: int, settings: Any) -> None:
     from coordinator.pools.ray import connect
     from coordinator.serving.deployment import APP, app
-
-    import ray  # noqa: I001 (its environment is declared by the import above)
-    from ray import serve as ray_serve
 
     ended = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -60,9 +56,30 @@ def _serve(home: Path, host: str, port: int, replicas: int, settings: Any) -> No
         typer.echo(
             f"answering at http://{host}:{port}, console at http://{host}:{port}/console", err=True
         )
-        typer.echo(json.dumps({"url": f"http://{host}:{port}", "home": str(home)}))
+        key = _first_key() if init else None
+        typer.echo(json.dumps({"url": f"http://{host}:{port}", "home": str(home), **(key or {})}))
         ended.wait()
     finally:
         ray_serve.shutdown()
         if owns:
             ray.shutdown()
+
+
+def _first_key() -> dict[str, str]:
+    """Make the first admin key.
+
+    Raises:
+        ConfigError: there are keys already.
+    """
+    from coordinator.serving.deployment import RayOffice
+    from coordinator.serving.office import Office
+
+    office = RayOffice()
+    if office.ask_now(Office.list_keys):
+        raise ConfigError(
+            "this home has API keys already; leave --init out, and make further ones with an admin "
+            "key at /console/settings or POST /v1/api-keys"
+        )
+    key = str(office.ask_now(Office.create_key, "admin", "serve --init")["key"])
+    typer.echo(f"admin key, shown this once: {key}", err=True)
+    return {"admin_key": key}

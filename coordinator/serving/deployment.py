@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from coordinator.pools import ray as _environment  # noqa: F401 (declares it before Ray is imported)
-
-import ray  # noqa: I001
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayTaskError
@@ -27,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.digest import NodeId
 from cluster.errors import NoLeaseError, UnweaveError
+from coordinator.pools import ray as _environment  # noqa: F401 (declares it before Ray is imported)
 from coordinator.serving.leases import Grant
 from coordinator.serving.office import Office
 from coordinator.serving.replica import Replica
@@ -42,6 +41,7 @@ AT_ONCE = 1000  # calls that may wait in one process
 THREADS = 64  # of the office: each replica holds one, each stream of events too
 BATCH, BATCH_WAIT_S = 64, 0.002
 HEALTH_S = 5
+PATIENCE_S = 30  # for an answer of the office
 
 
 class Served(BaseModel):
@@ -103,21 +103,26 @@ class RayOffice:
             raise cause_of(error) from None
         return found
 
-    # ---- for a replica's own thread
+    # ---- from outside an event loop
 
     def lease(self, replica: str, generation: int | None, version: int) -> Grant:
         """See :meth:`Office.lease`."""
-        return self._wait("lease", replica, generation, version)
+        return self.ask_now(Office.lease, replica, generation, version)
 
     def mask_of(self, generation: int) -> Grant:
         """See :meth:`Office.mask_of`."""
-        return self._wait("mask_of", generation)
+        return self.ask_now(Office.mask_of, generation)
 
-    def _wait(self, name: str, *args: Any) -> Any:
+    def ask_now(
+        self, method: Callable[Concatenate[Office, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """:meth:`ask`, waiting for the answer."""
         try:
-            return self._handle.ask.remote(name, args, {}).result(timeout_s=HEALTH_S)
+            answer = self._handle.ask.remote(method.__name__, args, kwargs)
+            found: R = answer.result(timeout_s=PATIENCE_S)
         except RayTaskError as error:
             raise cause_of(error) from None
+        return found
 
 
 def cause_of(error: RayTaskError) -> BaseException:

@@ -370,9 +370,9 @@ def live_through(bench: Workbench, examples: int, steps: int) -> None:
 
 
 def test_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
-    live_through(bench, 15, 16)
+    live_through(bench, 6, 16)
 
 
 @pytest.mark.slow
 def test_many_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
-    live_through(bench, 300, 25)
+    live_through(bench, 60, 20)

@@ -1,0 +1,129 @@
+"""Overview, shard graph, one shard, models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Response
+
+from coordinator.serving.console.access import STAFF
+from coordinator.serving.console.desk import Desk, Visit
+from coordinator.serving.console.picture import draw, undirected
+from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.render import NOTHING, show_count, show_seconds
+from coordinator.serving.console.sessions import path_of
+from coordinator.serving.office import Office
+
+OPEN_LIMIT = 200  # open requests looked through for one shard
+
+
+async def overview(desk: Desk, visit: Visit) -> Response:
+    """Tiles, shards, and the shard graph in small."""
+    status = await desk.ask(Office.status)
+    graph = await desk.ask(Office.shard_graph)
+    return desk.page(
+        visit,
+        "overview.html",
+        status=status,
+        tiles=_tiles(status),
+        shards=_with_states(status["shards"], graph),
+        picture=draw(graph, f"{path_of(visit.request)}/shards/"),
+    )
+
+
+async def overview_live(desk: Desk, visit: Visit) -> Response:
+    """The tiles alone, for htmx."""
+    tiles = _tiles(await desk.ask(Office.status))
+    return desk.page(visit, "overview_live.html", tiles=tiles)
+
+
+async def shard_graph(desk: Desk, visit: Visit) -> Response:
+    """The picture in large and its tables."""
+    status = await desk.ask(Office.status)
+    graph = await desk.ask(Office.shard_graph)
+    return desk.page(
+        visit,
+        "shards.html",
+        shards=_with_states(status["shards"], graph),
+        picture=draw(graph, f"{path_of(visit.request)}/shards/"),
+        arcs=sorted(undirected(graph["arcs"]), key=lambda arc: (-arc[2], arc)),
+    )
+
+
+async def shard(desk: Desk, visit: Visit) -> Response:
+    """One shard: its numbers, its neighbours, and the open requests that reach it."""
+    number = int(visit.request.path_params["number"])
+    graph = await desk.ask(Office.shard_graph)
+    rows = _with_states((await desk.ask(Office.status))["shards"], graph)
+    found = next((row for row in rows if row["shard"] == number), None)
+    if found is None:
+        detail = f"there is no shard {number}; the last one is {rows[-1]['shard']}"
+        raise Refusal(404, "No such shard", detail)
+    requests = None
+    if visit.may(STAFF):
+        requests = [item for item in await _open(desk) if number in item["shards"]]
+    return desk.page(
+        visit,
+        "shard.html",
+        shard=found,
+        facts=_facts(found),
+        arcs=_neighbours(graph, number),
+        requests=requests,
+    )
+
+
+async def models(desk: Desk, visit: Visit) -> Response:
+    """What is published, by whom it is served, and every submodel's key and cost."""
+    status = await desk.ask(Office.status)
+    graph = await desk.ask(Office.shard_graph)
+    shards = _with_states(status["shards"], graph)
+    return desk.page(visit, "models.html", status=status, shards=shards)
+
+
+def _tiles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    counts = status["requests"]
+    oldest = status["oldest_due"]
+    waits = counts.get("needs_approval", 0)
+    return [
+        _tile("open requests", sum(status["queue"].values())),
+        _tile("need approval", waits, "warn" if waits else ""),
+        _tile("on hold", counts.get("on_hold", 0)),
+        _tile("failed", counts.get("failed", 0), "bad" if counts.get("failed") else ""),
+        _tile("stale shards", len(status["stale_shards"]), "warn" * bool(status["stale_shards"])),
+        _tile("first due", oldest[:10] if oldest else NOTHING),
+        _tile("completed", counts.get("completed", 0)),
+    ]
+
+
+def _tile(name: str, value: Any, look: str = "") -> dict[str, Any]:
+    return {"name": name, "value": value, "look": look}
+
+
+def _with_states(shards: list[dict[str, Any]], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+    states = {item["shard"]: item["state"] for item in graph["shards"]}
+    return [row | {"state": states[row["shard"]]} for row in shards]
+
+
+def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("State", row["state"]),
+        ("Nodes", show_count(row["nodes"], "nodes")),
+        ("Halo", f"{show_count(row['halo'], 'nodes')} of other shards that it reads"),
+        ("Last training", show_seconds(row["training_s"])),
+        ("Key of its submodel", row["key"] or "none: it has no training nodes, and no vote"),
+    ]
+
+
+def _neighbours(graph: Mapping[str, Any], number: int) -> list[tuple[int, float]]:
+    found = [
+        (other if one == number else one, weight)
+        for one, other, weight in undirected(graph["arcs"])
+        if number in (one, other)
+    ]
+    return sorted(found, key=lambda item: -item[1])
+
+
+async def _open(desk: Desk) -> list[dict[str, Any]]:
+    page = await desk.ask(Office.find, state="open", limit=OPEN_LIMIT)
+    return list(page["items"])

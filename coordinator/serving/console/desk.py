@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from cluster.errors import UnweaveError
 from coordinator.serving.backend import OfficeLink
 from coordinator.serving.console.forms import is_same_origin, read_form
-from coordinator.serving.console.refusals import LoginNeededError, Refusal, refusal_of
+from coordinator.serving.console.refusals import LoginNeededError, RefusalError, refusal_of
 from coordinator.serving.console.render import Templates
 from coordinator.serving.console.sessions import LoginBrake, Session, Sessions, path_of
 from coordinator.serving.console.settings import ConsoleSettings
@@ -122,13 +122,13 @@ class Desk:
         try:
             visit = await self._visit(request, needs_login=roles is not None)
             if roles is not None and not visit.may(roles):
-                raise Refusal(403, "Not allowed", _who_may(visit.role, roles))
+                raise RefusalError(403, "Not allowed", _who_may(visit.role, roles))
             if request.method == "POST":
                 visit = await self._with_form(visit)
             return await handler(self, visit)
         except LoginNeededError:
             return RedirectResponse(f"{path_of(request)}/login", 303)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             return self.refuse(visit, refusal)
         except UnweaveError as error:
             return self.refuse(visit, refusal_of(error))
@@ -136,7 +136,7 @@ class Desk:
             # the message may name records; its kind does not
             extra = {"event": "console_failed", "error": type(error).__name__}
             logger.error("a page of the console failed", extra=extra)
-            return self.refuse(visit, Refusal(500, "That went wrong", "the log has its kind"))
+            return self.refuse(visit, RefusalError(500, "That went wrong", "the log has its kind"))
 
     async def _visit(self, request: Request, *, needs_login: bool) -> Visit:
         session = self.sessions.read(request)
@@ -162,16 +162,14 @@ class Desk:
         token = form.pop("csrf", "")
         known = bool(visit.session.sid) and self.sessions.is_csrf_token(visit.session, token)
         if not known or not is_same_origin(visit.request):
-            raise Refusal(
+            raise RefusalError(
                 403,
                 "This form is not from here",
                 "it has no valid token of your session; open the page again and send it from there",
             )
         return Visit(visit.request, visit.session, visit.role, visit.note, form)
 
-    def page(
-        self, visit: Visit, template: str, *, status: int = 200, **values: Any
-    ) -> HTMLResponse:
+    def page(self, visit: Visit, template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
         """A page out of a template."""
         common = {
             "base": path_of(visit.request),
@@ -181,15 +179,15 @@ class Desk:
             "csrf": self.sessions.csrf_token(visit.session),
             "refresh_s": self.settings.refresh_s,
         }
-        return HTMLResponse(self.templates.render(template, common | values), status)
+        return HTMLResponse(self.templates.render(template, common | values), code)
 
     def redirect(self, visit: Visit, path: str) -> RedirectResponse:
         """To another page of the console, by GET."""
         return RedirectResponse(f"{path_of(visit.request)}{path}", 303)
 
-    def refuse(self, visit: Visit, refusal: Refusal) -> HTMLResponse:
+    def refuse(self, visit: Visit, refusal: RefusalError) -> HTMLResponse:
         """The page that says why not."""
-        page = self.page(visit, "refusal.html", status=refusal.status, refusal=refusal)
+        page = self.page(visit, "refusal.html", code=refusal.status, refusal=refusal)
         if refusal.retry_after_s:
             page.headers["Retry-After"] = str(refusal.retry_after_s)
         return page

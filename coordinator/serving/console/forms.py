@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Request
 
-from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.refusals import RefusalError
 
 MOST_BYTES: Final = 2 * 1024 * 1024  # a list of 100 000 ids fits
 MOST_FIELDS: Final = 500
@@ -18,15 +18,15 @@ async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form; of two with one name the last counts.
 
     Raises:
-        Refusal: it is no form, or too large.
+        RefusalError: it is no form, or too large.
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
-        raise Refusal(415, "Not a form", f"send {FORM}; or use the API, which takes JSON")
+        raise RefusalError(415, "Not a form", f"send {FORM}; or use the API, which takes JSON")
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > MOST_BYTES:
-            raise Refusal(
+            raise RefusalError(
                 413,
                 "Too large",
                 f"a form may have {MOST_BYTES // 1024} KiB; send longer lists of ids in parts, or "
@@ -35,7 +35,7 @@ async def read_form(request: Request) -> dict[str, str]:
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
-        raise Refusal(400, "Not a form", "the body is no list of form fields") from None
+        raise RefusalError(400, "Not a form", "the body is no list of form fields") from None
     return dict(pairs)
 
 

@@ -96,11 +96,11 @@ def _shard(
     circle = {"cx": at[0], "cy": at[1], "r": radius}
     SubElement(anchor, "circle", {name: f"{value:.1f}" for name, value in circle.items()})
     _text(anchor, str(number), at, "number")
-    lines = [f"{nodes} nodes"] if labelled else []
+    lines = [(f"{nodes} nodes", "label")] if labelled else []
     if state != USUAL:
-        lines.append(state)
+        lines.append((state, "label word"))
     for line, where in zip(lines, _label_places(at, radius, len(lines)), strict=True):
-        _text(anchor, line, where, "label")
+        _text(anchor, line[0], where, line[1])
 
 
 def _label_places(at: Point, radius: float, count: int) -> list[Point]:

@@ -30,7 +30,7 @@ _STATUS: tuple[tuple[type[UnweaveError], int, str], ...] = (
 )
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """A page that says why it is not the one asked for."""
 
     def __init__(self, status: int, title: str, detail: str, *, retry_after_s: int = 0) -> None:
@@ -43,8 +43,8 @@ class LoginNeededError(Exception):
     """Nobody is logged in, or no longer."""
 
 
-def refusal_of(error: UnweaveError) -> Refusal:
+def refusal_of(error: UnweaveError) -> RefusalError:
     """An error of the core as a page."""
     found = next((row for row in _STATUS if isinstance(error, row[0])), None)
     _, status, title = found or (UnweaveError, 400, "That did not work")
-    return Refusal(status, title, f"{error} ({error.code})")
+    return RefusalError(status, title, f"{error} ({error.code})")

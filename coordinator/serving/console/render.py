@@ -10,7 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from coordinator.requests.states import CLOSED, MASKED
+from coordinator.requests.states import CLOSED
 from coordinator.serving.console import access
 
 FOLDER: Final = Path(__file__).parent / "templates"
@@ -60,8 +60,8 @@ class Templates:
             "asset": self._asset,
             "access": access,
             "CLOSED": frozenset(map(str, CLOSED)),
-            "MASKED": frozenset(map(str, MASKED)),
         }
+        self._env.globals["ui"] = self._env.get_template("macros.html").module
 
     def render(self, template: str, values: Mapping[str, Any]) -> str:
         """The page as HTML."""

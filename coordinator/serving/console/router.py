@@ -28,7 +28,7 @@ from coordinator.serving.console.pages import (
     request,
     shards,
 )
-from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.console.sessions import path_of
 from coordinator.serving.console.settings import PREFIX, ConsoleSettings
 
@@ -51,7 +51,7 @@ class MenuItem(NamedTuple):
 
 
 async def _nowhere(desk: Desk, visit: Visit) -> Response:
-    raise Refusal(404, "No such page", "choose a page from the menu")
+    raise RefusalError(404, "No such page", "choose a page from the menu")
 
 
 ADDRESSES: Final = (

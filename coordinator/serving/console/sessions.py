@@ -19,6 +19,7 @@ from coordinator.serving.console.settings import PREFIX, ConsoleSettings
 COOKIE: Final = "unweave_console"
 SALT: Final = "unweave.console.session"
 SID_BYTES: Final = 16
+MOST_DOUBLINGS: Final = 20  # of the time to wait; its limit is reached long before
 MOST_ENDED: Final = 10_000  # sessions remembered as ended; each is forgotten when it has expired
 
 
@@ -129,6 +130,10 @@ class LoginBrake:
             self._failures[client] = count, self._clock() + wait
             if len(self._failures) > self.MOST_CLIENTS:
                 self._failures.pop(next(iter(self._failures)))
+
+    def _wait_after(self, failures: int) -> float:
+        over = min(failures - self.FREE, MOST_DOUBLINGS)
+        return 0.0 if over < 0 else min(2.0**over, self.LONGEST_S)
 
     def passed(self, client: str) -> None:
         """Forget the failures of a client that logged in."""

@@ -10,7 +10,7 @@ from fastapi import Response
 from coordinator.requests.states import State
 from coordinator.serving.console.access import ADMINS, ROLES
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.office import Office
 
 HOLD_LIMIT: Final = 100
@@ -30,16 +30,20 @@ async def make_key(desk: Desk, visit: Visit) -> Response:
     """A new key, shown in this one answer."""
     role, days = visit.form.get("role", ""), visit.form.get("days", "").strip()
     if role not in ROLES:
-        raise Refusal(400, "No such role", f"choose one of {', '.join(ROLES)}")
-    if days and not (days.isascii() and days.isdigit() and 1 <= int(days) <= LONGEST_DAYS):
-        raise Refusal(400, "No such time", f"days is a number from 1 to {LONGEST_DAYS}, or empty")
-    expires = None
-    if days:
-        at = datetime.now(UTC) + timedelta(days=int(days))
-        expires = at.isoformat().replace("+00:00", "Z")
+        raise RefusalError(400, "No such role", f"choose one of {', '.join(ROLES)}")
     note = visit.form.get("note", "").strip()
-    made = await desk.ask(Office.create_key, role, visit.who, expires_at=expires, note=note)
+    made = await desk.ask(Office.create_key, role, visit.who, expires_at=_expiry(days), note=note)
     return await _page(desk, visit, made=made)
+
+
+def _expiry(days: str) -> str | None:
+    if not days:
+        return None
+    if not (days.isascii() and days.isdigit() and 1 <= int(days) <= LONGEST_DAYS):
+        detail = f"days is a number from 1 to {LONGEST_DAYS}, or empty"
+        raise RefusalError(400, "No such time", detail)
+    at = datetime.now(UTC) + timedelta(days=int(days))
+    return at.isoformat().replace("+00:00", "Z")
 
 
 async def delete_key(desk: Desk, visit: Visit) -> Response:

@@ -153,7 +153,7 @@ def _form(
     return desk.page(
         visit,
         "erase.html",
-        status=400 if problem else 200,
+        code=400 if problem else 200,
         form=given,
         kinds=KINDS,
         step=step,
@@ -172,7 +172,7 @@ def _confirm(
     return desk.page(
         visit,
         "confirm.html",
-        status=400 if problem else 200,
+        code=400 if problem else 200,
         plan=plan,
         facts=_facts(plan),
         total=total_of(plan),

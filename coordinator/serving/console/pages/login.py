@@ -6,7 +6,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.console.sessions import COOKIE, path_of
 from coordinator.serving.office import Office
 
@@ -23,7 +23,7 @@ async def login(desk: Desk, visit: Visit) -> Response:
     if wait_s > 0:
         seconds = int(wait_s) + 1
         detail = f"too many failed attempts from your address; try again in {seconds} s"
-        raise Refusal(429, "Slow down", detail, retry_after_s=seconds)
+        raise RefusalError(429, "Slow down", detail, retry_after_s=seconds)
     key = await desk.ask(Office.authenticate, visit.form.get("key", "").strip())
     if key is None:
         desk.brake.failed(client)
@@ -46,6 +46,6 @@ def _form(desk: Desk, visit: Visit, failed: str = "", status: int = 200) -> HTML
     session = visit.session if visit.session.sid else desk.sessions.start()
     visit = Visit(visit.request, session)
     lifetime = desk.settings.session_lifetime.total_seconds()
-    page = desk.page(visit, "login.html", status=status, failed=failed, lifetime=lifetime)
+    page = desk.page(visit, "login.html", code=status, failed=failed, lifetime=lifetime)
     desk.sessions.write(session, visit.request, page)
     return page

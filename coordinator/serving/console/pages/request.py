@@ -16,7 +16,7 @@ from coordinator.serving.console.pages.request_facts import (
     receipt_facts,
     steps_of,
 )
-from coordinator.serving.console.refusals import Refusal
+from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.office import Office
 
 GRAVE: Final = frozenset({Action.REJECT, Action.CANCEL})
@@ -72,11 +72,12 @@ async def request_live(desk: Desk, visit: Visit) -> Response:
 async def act(desk: Desk, visit: Visit) -> Response:
     """Do something about a request."""
     request_id, name = (visit.request.path_params[key] for key in ("request_id", "action"))
-    allowed = next((roles for action, roles in ACTIONS.items() if action == name), None)
-    if allowed is None:
-        raise Refusal(404, "No such action", f"choose one of {', '.join(map(str, ACTIONS))}")
-    if not visit.may(allowed):
-        raise Refusal(403, "Not allowed", f"that needs the role {' or '.join(sorted(allowed))}")
+    roles = next((may for action, may in ACTIONS.items() if action == name), None)
+    if roles is None:
+        choices = ", ".join(map(str, ACTIONS))
+        raise RefusalError(404, "No such action", f"choose one of {choices}")
+    if not visit.may(roles):
+        raise RefusalError(403, "Not allowed", f"that needs the role {' or '.join(sorted(roles))}")
     reason = visit.form.get("reason", "").strip()
     await desk.ask(Office.act, request_id, name, visit.who, reason)
     return desk.redirect(visit, f"/requests/{request_id}?did={name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Response
@@ -10,8 +11,13 @@ from fastapi import Response
 from coordinator.serving.console.access import STAFF
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.picture import draw, undirected
-from coordinator.serving.console.refusals import Refusal
-from coordinator.serving.console.render import NOTHING, show_count, show_seconds
+from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.render import (
+    NOTHING,
+    parse,
+    show_count,
+    show_seconds,
+)
 from coordinator.serving.console.sessions import path_of
 from coordinator.serving.office import Office
 
@@ -59,7 +65,7 @@ async def shard(desk: Desk, visit: Visit) -> Response:
     found = next((row for row in rows if row["shard"] == number), None)
     if found is None:
         detail = f"there is no shard {number}; the last one is {rows[-1]['shard']}"
-        raise Refusal(404, "No such shard", detail)
+        raise RefusalError(404, "No such shard", detail)
     requests = None
     if visit.may(STAFF):
         requests = [item for item in await _open(desk) if number in item["shards"]]
@@ -83,7 +89,6 @@ async def models(desk: Desk, visit: Visit) -> Response:
 
 def _tiles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     counts = status["requests"]
-    oldest = status["oldest_due"]
     waits = counts.get("needs_approval", 0)
     return [
         _tile("open requests", sum(status["queue"].values())),
@@ -91,9 +96,17 @@ def _tiles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         _tile("on hold", counts.get("on_hold", 0)),
         _tile("failed", counts.get("failed", 0), "bad" if counts.get("failed") else ""),
         _tile("stale shards", len(status["stale_shards"]), "warn" * bool(status["stale_shards"])),
-        _tile("first due", oldest[:10] if oldest else NOTHING),
+        _first_due(status["oldest_due"]),
         _tile("completed", counts.get("completed", 0)),
     ]
+
+
+def _first_due(due_at: str | None) -> dict[str, Any]:
+    if due_at is None:
+        return _tile("first due", NOTHING)
+    left_s = (parse(due_at) - datetime.now(UTC)).total_seconds()
+    late = left_s < 0
+    return _tile("late" if late else "to the first due", show_seconds(abs(left_s)), "bad" * late)
 
 
 def _tile(name: str, value: Any, look: str = "") -> dict[str, Any]:

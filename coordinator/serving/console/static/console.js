@@ -2,7 +2,7 @@
 "use strict";
 
 const zone = new Intl.DateTimeFormat(undefined, {
-  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short",
 });
 
 function addLocalTimes(root) {

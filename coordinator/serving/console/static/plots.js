@@ -5,33 +5,47 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+const DAY_S = 86400;
+
+function when(plot, ticks) {
+  const isShort = ticks.at(-1) - ticks[0] < 2 * DAY_S;
+  return ticks.map((tick) => {
+    const text = new Date(tick * 1000).toISOString();
+    return isShort ? text.slice(11, 16) : text.slice(5, 10);
+  });
+}
+
 function axes(unit) {
   const look = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
-  return [look, { ...look, label: unit, size: 60 }];
+  return [{ ...look, values: when }, { ...look, label: unit, size: 60 }];
 }
 
 const PLOTS = {
-  per_day: { unit: "per day", title: "Requests per day", series: [
-    { label: "requests", stroke: "--accent", width: 2 },
+  per_day: { unit: "per day", series: [
+    { label: "requests", stroke: "--accent", fill: true, width: 1 },
     { label: "records erased", stroke: "--warn", width: 2, dash: [6, 4] },
   ] },
-  batches: { unit: "seconds", title: "Seconds a batch", series: [
+  batches: { unit: "seconds", series: [
     { label: "took (s)", stroke: "--accent", width: 2 },
     { label: "all shards (s)", stroke: "--warn", width: 2, dash: [6, 4] },
   ] },
 };
 
+function lineOf({ fill, ...one }) {
+  const stroke = colour(one.stroke);
+  if (!fill) return { ...one, stroke, points: { show: true, size: 6 } };
+  return { ...one, stroke, fill: `${stroke}66`, paths: uPlot.paths.bars({ size: [0.6, 40] }), points: { show: false } };
+}
+
 function draw(element, data) {
   const plot = PLOTS[element.dataset.plot];
-  const series = plot.series.map((one) => ({ ...one, stroke: colour(one.stroke), points: { show: true, size: 6 } }));
   element.replaceChildren();
   return new uPlot({
-    title: plot.title,
-    width: element.clientWidth,
+    width: Math.min(element.parentElement.clientWidth, 960),
     height: 260,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     axes: axes(plot.unit),
-    series: [{ label: "UTC" }, ...series],
+    series: [{ label: "UTC", value: (self, at) => at == null ? "" : new Date(at * 1000).toISOString().slice(0, 16) }, ...plot.series.map(lineOf)],
     scales: { y: { range: { min: { hard: 0, soft: 0, mode: 1 }, max: { pad: 0.1 } } } },
   }, data, element);
 }

@@ -16,7 +16,7 @@ THINNEST, THICKEST = 0.75, 7.0  # width of an edge
 GAP = 6.0  # between a shard and its label
 LINE = 15.0  # height of a line of a label
 MOST_LABELLED: Final = 24  # with more shards only what is not as usual has a label
-USUAL: Final = "live"
+USUAL: Final = "ready"
 
 Point = tuple[float, float]
 

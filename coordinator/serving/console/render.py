@@ -137,8 +137,8 @@ def show_count(value: float | None, unit: str = "") -> str:
 
 
 def show_records(records: Mapping[str, int]) -> str:
-    """What goes: ``1 node, 3 edges``."""
-    parts = [show_count(n, kind) for kind, n in records.items() if n]
+    """What goes: ``1 node, 3 edges``; what is unknown does not."""
+    parts = [show_count(n, kind) for kind, n in records.items() if n and kind != "unknown"]
     return ", ".join(parts) or "nothing is held"
 
 

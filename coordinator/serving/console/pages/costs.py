@@ -65,7 +65,7 @@ def _tiles(
     whole = sum(row["full_retrain_s"] or 0.0 for row in batches)
     return [
         {"name": "requests", "value": sum(row["requests"] for row in history["per_day"])},
-        {"name": "records erased", "value": sum(row["erased"] for row in history["per_day"])},
+        {"name": "completed", "value": sum(row["erased"] for row in history["per_day"])},
         {"name": "batches", "value": len(batches)},
         {"name": "spent retraining", "value": show_seconds(spent)},
         {"name": "full retrains instead", "value": show_seconds(whole)},

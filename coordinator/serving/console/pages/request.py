@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import Response
 
-from coordinator.requests.states import NEED_REASON, Action, State, allowed
+from coordinator.requests.states import NEED_REASON, Action
 from coordinator.serving.console.access import ACTIONS
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.pages.request_facts import (
@@ -99,7 +99,6 @@ async def _values(desk: Desk, visit: Visit) -> dict[str, Any]:
 
 
 def _actions(item: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
-    possible = allowed(State(item["state"]))
     return [
         {
             "name": action.value,
@@ -109,5 +108,5 @@ def _actions(item: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
             "is_grave": action in GRAVE,
         }
         for action, roles in ACTIONS.items()
-        if action in possible and role in roles
+        if action in item["actions"] and role in roles
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from coordinator.requests.states import CLOSED, MASKED
 from coordinator.serving.console.render import (
     show_count,
     show_records,
@@ -43,7 +42,7 @@ def steps_of(item: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> li
     before = [name for name in WAY if name in reached]
     steps = [_step(name, reached, done=True) for name in before]
     steps.append(_step(state, reached, done=False) | {"is_here": True, "look": "off"})
-    if state not in CLOSED:
+    if not item["is_closed"]:
         steps += [_step(name, {}, done=False) for name in WAY if name not in before]
     return steps
 
@@ -58,8 +57,8 @@ def impact(item: Mapping[str, Any]) -> Rows:
     """What goes and what that takes."""
     cost = item["cost"] or {}
     rows: Rows = [
-        ("Removes", show_records(item["records"])),
-        ("Not here", show_count(item["unknown"], "records") if item["unknown"] else ""),
+        ("Removes", show_records(item["impact"])),
+        ("Not here", _unknown(item["impact"])),
         ("Shards", ", ".join(map(str, item["shards"])) or "none"),
         ("Masked", _masked(item)),
         ("Estimated", show_seconds(cost.get("estimated_s"))),
@@ -104,8 +103,12 @@ def receipt_facts(receipt: Mapping[str, Any] | None) -> Rows:
     ]
 
 
+def _unknown(impact: Mapping[str, int]) -> str:
+    return show_count(impact["unknown"], "records") if impact["unknown"] else ""
+
+
 def _masked(item: Mapping[str, Any]) -> str:
-    if item["masked"] or item["state"] in MASKED:
+    if item["masked"]:
         return "yes: no answer reads these records"
     if item["state"] in ("unlearned", "purging", "completed"):
         return "no longer needed: no model knows them"

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Response
 
+from coordinator.requests.states import OPEN
 from coordinator.serving.console.access import STAFF
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.picture import draw, undirected
@@ -33,7 +34,7 @@ async def overview(desk: Desk, visit: Visit) -> Response:
         "overview.html",
         status=status,
         tiles=_tiles(status),
-        shards=_with_states(status["shards"], graph),
+        shards=status["shards"],
         picture=draw(graph, f"{path_of(visit.request)}/shards/"),
     )
 
@@ -46,12 +47,11 @@ async def overview_live(desk: Desk, visit: Visit) -> Response:
 
 async def shard_graph(desk: Desk, visit: Visit) -> Response:
     """The picture in large and its tables."""
-    status = await desk.ask(Office.status)
     graph = await desk.ask(Office.shard_graph)
     return desk.page(
         visit,
         "shards.html",
-        shards=_with_states(status["shards"], graph),
+        shards=await desk.ask(Office.shards),
         picture=draw(graph, f"{path_of(visit.request)}/shards/"),
         arcs=sorted(undirected(graph["arcs"]), key=lambda arc: (-arc[2], arc)),
     )
@@ -61,7 +61,7 @@ async def shard(desk: Desk, visit: Visit) -> Response:
     """One shard: its numbers, its neighbours, and the open requests that reach it."""
     number = int(visit.request.path_params["number"])
     graph = await desk.ask(Office.shard_graph)
-    rows = _with_states((await desk.ask(Office.status))["shards"], graph)
+    rows = await desk.ask(Office.shards)
     found = next((row for row in rows if row["shard"] == number), None)
     if found is None:
         detail = f"there is no shard {number}; the last one is {rows[-1]['shard']}"
@@ -82,16 +82,14 @@ async def shard(desk: Desk, visit: Visit) -> Response:
 async def models(desk: Desk, visit: Visit) -> Response:
     """What is published, by whom it is served, and every submodel's key and cost."""
     status = await desk.ask(Office.status)
-    graph = await desk.ask(Office.shard_graph)
-    shards = _with_states(status["shards"], graph)
-    return desk.page(visit, "models.html", status=status, shards=shards)
+    return desk.page(visit, "models.html", status=status, shards=status["shards"])
 
 
 def _tiles(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     counts = status["requests"]
     waits = counts.get("needs_approval", 0)
     return [
-        _tile("open requests", sum(status["queue"].values())),
+        _tile("open requests", sum(counts.get(str(state), 0) for state in OPEN)),
         _tile("need approval", waits, "warn" if waits else ""),
         _tile("on hold", counts.get("on_hold", 0)),
         _tile("failed", counts.get("failed", 0), "bad" if counts.get("failed") else ""),
@@ -111,11 +109,6 @@ def _first_due(due_at: str | None) -> dict[str, Any]:
 
 def _tile(name: str, value: Any, look: str = "") -> dict[str, Any]:
     return {"name": name, "value": value, "look": look}
-
-
-def _with_states(shards: list[dict[str, Any]], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
-    states = {item["shard"]: item["state"] for item in graph["shards"]}
-    return [row | {"state": states[row["shard"]]} for row in shards]
 
 
 def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -21,11 +21,11 @@ function axes(unit) {
 }
 
 const PLOTS = {
-  per_day: { unit: "per day", series: [
-    { label: "requests", stroke: "--accent", fill: true, width: 1 },
-    { label: "records erased", stroke: "--warn", width: 2, dash: [6, 4] },
+  per_day: { unit: "per day", margin_s: DAY_S / 2, series: [
+    { label: "received", stroke: "--accent", fill: true, width: 1 },
+    { label: "completed", stroke: "--warn", width: 2, dash: [6, 4] },
   ] },
-  batches: { unit: "seconds", series: [
+  batches: { unit: "seconds", margin_s: 3600, series: [
     { label: "took (s)", stroke: "--accent", width: 2 },
     { label: "all shards (s)", stroke: "--warn", width: 2, dash: [6, 4] },
   ] },
@@ -41,12 +41,12 @@ function draw(element, data) {
   const plot = PLOTS[element.dataset.plot];
   element.replaceChildren();
   return new uPlot({
-    width: Math.min(element.parentElement.clientWidth, 960),
+    width: element.clientWidth,
     height: 260,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     axes: axes(plot.unit),
     series: [{ label: "UTC", value: (self, at) => at == null ? "" : new Date(at * 1000).toISOString().slice(0, 16) }, ...plot.series.map(lineOf)],
-    scales: { y: { range: { min: { hard: 0, soft: 0, mode: 1 }, max: { pad: 0.1 } } } },
+    scales: { x: { range: (self, low, high) => [low - plot.margin_s, high + plot.margin_s] }, y: { range: { min: { hard: 0, soft: 0, mode: 1 }, max: { pad: 0.1 } } } },
   }, data, element);
 }
 

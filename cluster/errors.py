@@ -142,6 +142,19 @@ class DuplicateError(RequestError):
     code = "UW-E014"
 
 
+class NotFoundError(RequestError):
+    """There is no request, plan, certificate, shard or key of that id here."""
+
+    code = "UW-E015"
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what, hint)
+        self.what, self.hint = what, hint
+
+    def __str__(self) -> str:
+        return f"there is no {self.what} of that id here; {self.hint}"
+
+
 class LeaseError(HomeError):
     """This process is no longer, or not yet, the one that may write to the home."""
 

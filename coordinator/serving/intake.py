@@ -1,0 +1,216 @@
+"""The office's intake: plans, submissions, actions, look-ups."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from cluster.errors import NotFoundError, RequestError, StalePlanError
+from coordinator.ask import Ask
+from coordinator.asking import Asking
+from coordinator.planfile import plan_id as id_of
+from coordinator.requests.record import RequestRecord
+from coordinator.requests.regulations import clock_of
+from coordinator.requests.states import Action
+from coordinator.requests.times import as_utc, parse_time
+from coordinator.results import Plan
+from coordinator.serving.asked import selector_of, typed_ids
+from coordinator.serving.desk import Desk
+from coordinator.serving.views import PEOPLES, plan_view
+
+TRIES: Final = 20  # a request without a plan is planned again when the graph moved meanwhile
+_OPTIONS: Final = (
+    "regulation",
+    "priority",
+    "requested_by",
+    "approved_by",
+    "reason",
+    "external_request_id",
+    "idempotency_key",
+)
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """A plan that somebody may still submit.
+
+    Attributes:
+        plan: the plan.
+        view: what its maker saw.
+        until: when it is forgotten.
+    """
+
+    plan: Plan
+    view: Mapping[str, Any]
+    until: datetime
+
+
+class Intake(Desk):
+    """Takes in what is asked.
+
+    Attributes:
+        plans: plan id -> a plan kept for submission, oldest first.
+    """
+
+    plans: OrderedDict[str, KeptPlan]
+
+    # ---- plans
+
+    def plan(
+        self,
+        asked: Mapping[str, Any],
+        unknown: Literal["raise", "report"] = "raise",
+        regulation: str | None = None,
+    ) -> dict[str, Any]:
+        """Say what an erasure would do, and keep the plan for ``plan_minutes``.
+
+        Raises:
+            UnknownIdError: a record is not here and was not erased before.
+            SelectorError: the selector is none, or nobody is mapped.
+        """
+        made = self._made(asked, unknown)
+        now, policy = self.clock(), self.system.config.erasure
+        name = id_of(made, self.ledger)
+        until = now + timedelta(minutes=self.settings.plan_minutes)
+        profile = regulation or policy.regulation
+        due = clock_of(now, now, policy, regulation=profile).due_at
+        view = plan_view(made, name, profile, due, until)
+        with self.lock:
+            self.plans[name] = KeptPlan(made, view, until)
+            self.plans.move_to_end(name)
+            for old in [key for key, kept in self.plans.items() if kept.until < now]:
+                del self.plans[old]
+            while len(self.plans) > self.settings.max_plans:
+                self.plans.popitem(last=False)
+        return view
+
+    def kept_plan(self, plan_id: str) -> dict[str, Any]:
+        """A plan that was made before.
+
+        Raises:
+            NotFoundError: there is none, or its time is over.
+        """
+        return dict(self._kept(plan_id).view)
+
+    def _kept(self, plan_id: str) -> KeptPlan:
+        with self.lock:
+            found = self.plans.get(plan_id)
+        if found is None or found.until < self.clock():
+            raise NotFoundError("plan", f"plans are kept {self.settings.plan_minutes} minutes")
+        return found
+
+    def _made(self, asked: Mapping[str, Any], unknown: Literal["raise", "report"]) -> Plan:
+        selector = selector_of(asked, self.system.graph.schema)
+        return self.system.plan(selector, unknown=unknown)
+
+    # ---- requests
+
+    def submit(
+        self,
+        asked: Mapping[str, Any] | None,
+        plan_id: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Accept a request; when this returns, no answer reads its records.
+
+        What is not here is reported, not refused: such a request completes with nothing held.
+
+        Args:
+            asked: kind and selector; None where a plan is given.
+            plan_id: a plan of this office; a predicate is taken only with its plan.
+            options: regulation, priority, requested_by, approved_by, reason, external_request_id,
+                idempotency_key, received_at, callbacks.
+
+        Raises:
+            NotFoundError: there is no such plan.
+            StalePlanError: the plan was made for another state.
+            DuplicateError: the id or key was used for something else.
+            RequestError: a predicate without its plan, or an option is wrong.
+        """
+        given = dict(options or {})
+        record = self._accepted(asked, plan_id, given)
+        self.moved()
+        return self.view(record)
+
+    def _accepted(
+        self, asked: Mapping[str, Any] | None, plan_id: str | None, options: Mapping[str, Any]
+    ) -> RequestRecord:
+        erasing = self.system.erasing
+        if plan_id is not None:
+            (record,) = erasing.submit([self._ask(self._kept(plan_id).plan, options)])
+            return record
+        if asked is None:
+            raise RequestError("nothing is asked; give a kind and a selector, or a plan_id")
+        selector = selector_of(asked, self.system.graph.schema)
+        for last in range(TRIES, -1, -1):
+            made = Asking(erasing).planned(selector, "report")
+            try:
+                (record,) = erasing.submit([self._ask(made, options)])
+                return record
+            except StalePlanError:
+                if not last:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def _ask(self, plan: Plan, options: Mapping[str, Any]) -> Ask:
+        values = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+        return Ask(plan, **values, received_at=self._time(options.get("received_at")))
+
+    def _time(self, value: str | datetime | None) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return None if value is None else as_utc(value, "received_at")
+        return parse_time(value, "received_at", ZoneInfo(self.system.config.erasure.timezone))
+
+    def act(self, request_id: str, action: str, by: str, reason: str = "") -> dict[str, Any]:
+        """Approve, reject, hold, release, extend, retry, expedite or cancel a request.
+
+        Raises:
+            NotFoundError: there is no such request, or no such action.
+            TransitionError: its state does not allow that, or no longer.
+            ApprovalError: the requester approves.
+        """
+        self.record(request_id)
+        if action not in PEOPLES:
+            raise NotFoundError("action", f"choose one of {list(PEOPLES)}")
+        record = self.system.erasing.act(request_id, Action(action), by=by, reason=reason)
+        self.moved()
+        return self.view(record)
+
+    # ---- look-ups
+
+    def lookup(self, asked: Mapping[str, Any], by: str = "") -> dict[str, Any]:
+        """How much of what is asked is here; noted in the audit log, by counts alone.
+
+        Returns:
+            ``found``, ``unknown`` and ``gone`` of what is named, ``kind``, and ``records`` of each
+            kind that an erasure would take.
+        """
+        made = self._made(asked, "report")
+        found = self._count(made)
+        with self.ledger.write() as tx:
+            detail = {"kind": made.kind, **found}
+            self.ledger.audit.append(tx, "lookup", by, None, detail, at=self.clock())
+        records = {kind: int(n) for kind, n in made.records.items()}
+        return found | {"kind": made.kind, "records": records}
+
+    def _count(self, plan: Plan) -> dict[str, int]:
+        """Of what a plan was asked for: what is here, was never here, was forgotten or is to be."""
+        asked, graph = plan.asked, self.system.graph
+        ids = [*asked.nodes, *asked.labels, *asked.features]
+        if ids:
+            missing = [i for i in ids if not graph.has_node(i)]
+            gone, unknown = len(self.system.erasing.forgotten(missing)), len(missing)
+            return {"found": len(ids) - unknown, "unknown": unknown - gone, "gone": gone}
+        unknown, gone = len(plan.unknown), sum(plan.already.values())
+        named = len(asked.edges) or len(plan.subjects) + unknown + gone
+        return {"found": named - unknown - gone, "unknown": unknown, "gone": gone}
+
+    def gone(self, ids: Sequence[Any]) -> list[bool]:
+        """Whether each of some ids was forgotten here, or is to be."""
+        typed = typed_ids(ids, self.system.graph.schema)
+        forgotten = set(self.system.erasing.forgotten(typed))
+        return [node_id in forgotten for node_id in typed]

@@ -265,17 +265,17 @@ class Erasing:
         cancelled, and this one must stand then.
         """
         plan, policy = ask.plan, self.engine.config.erasure
-        record = self.new_record(ask, now)
+        record, why = self.new_record(ask, now), ask.reason
         if ask.asks_nothing and plan.already and not plan.unknown:
-            marked = decide(record, Action.MARK_DUPLICATE, now, policy=policy)
+            marked = decide(record, Action.MARK_DUPLICATE, now, reason=why, policy=policy)
             return replace(marked, duplicate_of=next(iter(plan.already)))
         if not ask.needs_approval(policy):
-            accepted = decide(record, Action.ACCEPT, now, policy=policy)
+            accepted = decide(record, Action.ACCEPT, now, reason=why, policy=policy)
             return replace(accepted, approved_by=ask.approved_by)
-        waiting = decide(record, Action.NEED_APPROVAL, now, policy=policy)
+        waiting = decide(record, Action.NEED_APPROVAL, now, reason=why, policy=policy)
         if not ask.approved_by:
             return waiting
-        return decide(waiting, Action.APPROVE, now, by=ask.approved_by, policy=policy)
+        return decide(waiting, Action.APPROVE, now, by=ask.approved_by, reason=why, policy=policy)
 
     def act(self, request_id: str, action: Action, *, by: str, reason: str = "") -> RequestRecord:
         """Approve, reject, cancel, hold, release, extend, retry or expedite a request.

@@ -9,6 +9,7 @@ from cluster.errors import (
     DuplicateError,
     HoldError,
     NoLeaseError,
+    NotFoundError,
     RequestError,
     StalePlanError,
     TransitionError,
@@ -17,6 +18,7 @@ from cluster.errors import (
 )
 
 _STATUS: tuple[tuple[type[UnweaveError], int, str], ...] = (
+    (NotFoundError, 404, "Not here"),
     (AccessError, 403, "Not allowed"),
     (ApprovalError, 409, "Somebody else has to approve"),
     (HoldError, 409, "On hold"),

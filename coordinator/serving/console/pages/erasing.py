@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import Response
 
-from cluster.errors import RequestError, StalePlanError, UnweaveError
+from cluster.errors import RequestError, UnweaveError
 from coordinator.requests.regulations import NORMAL, PRIORITIES, PROFILES
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.forms import listed
@@ -43,7 +43,7 @@ OPTIONS: Final = {
 LOOK_UP, PREVIEW = 0, 1
 BETWEEN: Final = re.compile(r"[,;\t ]+")
 ONCE_BYTES: Final = 16
-NUMBER: Final = re.compile(r"-?\d+")
+NUMBER: Final = re.compile(r"-?[0-9]{1,18}")  # an id of 64 bits
 
 
 async def form(desk: Desk, visit: Visit) -> Response:
@@ -55,7 +55,8 @@ async def look_up(desk: Desk, visit: Visit) -> Response:
     """How much of what is asked for is here."""
     given = _given(visit.form)
     try:
-        found = await desk.ask(Office.lookup, asked_of(given))
+        asked = await _typed(desk, asked_of(given))
+        found = await desk.ask(Office.lookup, asked, visit.who)
     except UnweaveError as error:
         return _form(desk, visit, given, step=LOOK_UP, problem=str(error))
     return _form(desk, visit, given, step=PREVIEW, found=found)
@@ -65,7 +66,8 @@ async def preview(desk: Desk, visit: Visit) -> Response:
     """What the erasure would do."""
     given = _given(visit.form)
     try:
-        plan = await desk.ask(Office.plan, asked_of(given), "report")
+        asked = await _typed(desk, asked_of(given))
+        plan = await desk.ask(Office.plan, asked, "report")
     except UnweaveError as error:
         return _form(desk, visit, given, step=LOOK_UP, problem=str(error))
     return _confirm(desk, visit, plan, OPTIONS)
@@ -82,8 +84,6 @@ async def confirm(desk: Desk, visit: Visit) -> Response:
         return _confirm(desk, visit, plan, options, problem)
     try:
         made = await desk.ask(Office.submit, None, plan["plan_id"], _options(visit, options))
-    except StalePlanError:
-        raise
     except RequestError as error:
         return _confirm(desk, visit, plan, options, str(error))
     return desk.redirect(visit, f"/requests/{made['request_id']}?did=submit")
@@ -109,6 +109,35 @@ def asked_of(given: Mapping[str, str]) -> dict[str, Any]:
     if kind == "features":
         selector["columns"] = [part for part in BETWEEN.split(given["columns"]) if part] or None
     return {"kind": kind, "selector": selector}
+
+
+async def _typed(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked, with ids as numbers where the graph knows them so.
+
+    A form holds text alone. An id of digits that is not known as text is taken as the number.
+    """
+    name = {"edges": "pairs"}.get(asked["kind"], "ids")
+    given = asked["selector"].get(name)
+    if not given or not any(NUMBER.fullmatch(part) for part in _flat(given)):
+        return dict(asked)
+    plan = await desk.ask(Office.plan, asked, "report")
+    unknown = {_key(item) for item in plan["unknown_ids"]}
+    typed = [_number(item) if _key(item) in unknown else item for item in given]
+    return {"kind": asked["kind"], "selector": dict(asked["selector"]) | {name: typed}}
+
+
+def _key(item: Any) -> Any:
+    return item if isinstance(item, str) else tuple(sorted(map(str, item)))
+
+
+def _flat(given: Sequence[Any]) -> list[str]:
+    return [part for item in given for part in ([item] if isinstance(item, str) else item)]
+
+
+def _number(item: Any) -> Any:
+    if not isinstance(item, str):
+        return [_number(part) for part in item]
+    return int(item) if NUMBER.fullmatch(item) else item
 
 
 def _pair(line: str) -> list[str]:
@@ -188,7 +217,7 @@ def _facts(plan: Mapping[str, Any]) -> list[tuple[str, Any]]:
     seconds, whole = plan["estimated_seconds"], plan["full_retrain_seconds"]
     saved = f" (saves {1 - seconds / whole:.0%})" if whole else ""
     purges = ", ".join(f"{count} {kind}" for kind, count in plan["purges"].items())
-    unknown = len(plan["unknown"])
+    unknown = plan["unknown"]
     rows = [
         ("Removes", show_records(plan["records"])),
         ("People", show_count(plan["subjects"], "people") if plan["subjects"] else ""),

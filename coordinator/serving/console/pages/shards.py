@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Response
 
@@ -22,7 +23,8 @@ from coordinator.serving.console.render import (
 from coordinator.serving.console.sessions import path_of
 from coordinator.serving.office import Office
 
-OPEN_LIMIT = 200  # open requests looked through for one shard
+NUMBER: Final = re.compile(r"[0-9]{1,9}")
+OPEN_LIMIT: Final = 200  # open requests looked through for one shard
 
 
 async def overview(desk: Desk, visit: Visit) -> Response:
@@ -59,13 +61,11 @@ async def shard_graph(desk: Desk, visit: Visit) -> Response:
 
 async def shard(desk: Desk, visit: Visit) -> Response:
     """One shard: its numbers, its neighbours, and the open requests that reach it."""
-    number = int(visit.request.path_params["number"])
-    graph = await desk.ask(Office.shard_graph)
-    rows = await desk.ask(Office.shards)
-    found = next((row for row in rows if row["shard"] == number), None)
-    if found is None:
-        detail = f"there is no shard {number}; the last one is {rows[-1]['shard']}"
-        raise RefusalError(404, "No such shard", detail)
+    text = visit.request.path_params["number"]
+    if not NUMBER.fullmatch(text):
+        raise RefusalError(404, "No such shard", "a shard has a number")
+    number = int(text)
+    found = await desk.ask(Office.shard, number)
     requests = None
     if visit.may(STAFF):
         requests = [item for item in await _open(desk) if number in item["shards"]]
@@ -74,7 +74,7 @@ async def shard(desk: Desk, visit: Visit) -> Response:
         "shard.html",
         shard=found,
         facts=_facts(found),
-        arcs=_neighbours(graph, number),
+        arcs=_neighbours(found["arcs"], number),
         requests=requests,
     )
 
@@ -121,10 +121,10 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _neighbours(graph: Mapping[str, Any], number: int) -> list[tuple[int, float]]:
+def _neighbours(arcs: Sequence[Mapping[str, Any]], number: int) -> list[tuple[int, float]]:
     found = [
         (other if one == number else one, weight)
-        for one, other, weight in undirected(graph["arcs"])
+        for one, other, weight in undirected(arcs)
         if number in (one, other)
     ]
     return sorted(found, key=lambda item: -item[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from fastapi import Request, Response
@@ -143,7 +142,7 @@ class Desk:
         if session is not None and session.key_id:
             key = await self._key(session.key_id)
             if key is not None:
-                return Visit(request, session, key["role"], key.get("note") or "")
+                return Visit(request, session, key["role"], key["note"])
             session = None
         if needs_login:
             raise LoginNeededError
@@ -152,10 +151,7 @@ class Desk:
     async def _key(self, key_id: str) -> dict[str, Any] | None:
         """The key as it is now; None once it was deleted or is over."""
         keys = await self.ask(Office.list_keys)
-        found = next((key for key in keys if key["key_id"] == key_id), None)
-        if found is None or not found.get("expires_at"):
-            return found
-        return found if datetime.fromisoformat(found["expires_at"]) > datetime.now(UTC) else None
+        return next((key for key in keys if key["key_id"] == key_id and key["is_valid"]), None)
 
     async def _with_form(self, visit: Visit) -> Visit:
         form = await read_form(visit.request)

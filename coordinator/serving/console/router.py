@@ -12,6 +12,7 @@ from coordinator.serving.console.access import (
     ADMINS,
     ASKERS,
     AUDITORS,
+    EVERYBODY,
     KEEPERS,
     OPERATORS,
     PEOPLE,
@@ -57,7 +58,7 @@ async def _nowhere(desk: Desk, visit: Visit) -> Response:
 ADDRESSES: Final = (
     Address("GET", "/login", login.form, None),
     Address("POST", "/login", login.login, None),
-    Address("POST", "/logout", login.logout, PEOPLE | {"predictor"}),
+    Address("POST", "/logout", login.logout, EVERYBODY),
     Address("GET", "/", shards.overview, PEOPLE),
     Address("GET", "/live", shards.overview_live, PEOPLE),
     Address("GET", "/shards", shards.shard_graph, PEOPLE),

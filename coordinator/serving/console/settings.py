@@ -31,4 +31,4 @@ class ConsoleSettings:
     secure_cookies: bool = False
     page_size: int = 25
     refresh_s: int = 2
-    history_days: int = 90
+    history_days: int = 30

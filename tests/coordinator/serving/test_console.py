@@ -200,7 +200,7 @@ def test_a_form_without_the_token_of_its_session_is_refused(
 
 
 def test_a_token_of_another_session_is_refused(app: FastAPI, office: Office) -> None:
-    one, other = visitor(app, office, "operator"), visitor(app, office, "operator")
+    one, other = visitor(app, office, "requester"), visitor(app, office, "requester")
 
     form = other.page("/erase").form("/preview")
 
@@ -278,7 +278,7 @@ def test_logging_in_gives_a_new_session(app: FastAPI, office: Office) -> None:
 def test_wrong_keys_are_refused_and_slowed(office: Office) -> None:
     person = Visitor(console_app(office))
 
-    answers = [person.log_in(f"gu_k1_none_{n}").status_code for n in range(4)]
+    answers = [person.log_in(f"uw_k1_none_{n}").status_code for n in range(4)]
     slowed = person.log_in(office.create_key("viewer", "test")["key"])
 
     assert answers[:3] == [401] * 3
@@ -437,7 +437,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_deleted(
     form = admin.page("/settings").form("/settings/keys")
 
     made = Page(admin.send(form, role="viewer", note="a wall screen", days="7").text)
-    key = re.search(r"gu_k1_\S+", made.text)
+    key = re.search(r"uw_k1_\S+", made.text)
     assert key is not None
     again = admin.page("/settings")
     person = Visitor(app)

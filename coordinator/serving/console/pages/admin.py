@@ -8,10 +8,11 @@ from typing import Any, Final
 from fastapi import Response
 
 from coordinator.requests.states import State
-from coordinator.serving.console.access import ADMINS, ROLES
+from coordinator.serving.console.access import ADMINS
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.office import Office
+from coordinator.serving.roles import ROLES
 
 HOLD_LIMIT: Final = 100
 LONGEST_DAYS: Final = 3650
@@ -54,24 +55,25 @@ async def delete_key(desk: Desk, visit: Visit) -> Response:
 
 async def redeliver(desk: Desk, visit: Visit) -> Response:
     """Try a dead callback again."""
-    await desk.ask(Office.redeliver, visit.request.path_params["delivery_id"])
+    await desk.ask(Office.redeliver, visit.request.path_params["delivery_id"], visit.who)
     return desk.redirect(visit, "/settings?did=redeliver")
 
 
 async def _page(desk: Desk, visit: Visit, made: dict[str, Any] | None = None) -> Response:
     held = await desk.ask(Office.find, state=State.ON_HOLD.value, limit=HOLD_LIMIT)
-    status = await desk.ask(Office.status)
     return desk.page(
         visit,
         "settings.html",
-        keys=await desk.ask(Office.list_keys) if visit.may(ADMINS) else [],
+        keys=await _keys(desk) if visit.may(ADMINS) else [],
+        roles=ROLES,
         made=made,
         did=DID.get(visit.query("did"), ""),
         holds=held["items"],
         dead=await desk.ask(Office.deliveries, "dead"),
-        retention=_retention(status),
+        backups=await desk.ask(Office.backups),
     )
 
 
-def _retention(status: dict[str, Any]) -> list[tuple[str, str]]:
-    return []
+async def _keys(desk: Desk) -> list[dict[str, Any]]:
+    """Keys that somebody may yet use."""
+    return [key for key in await desk.ask(Office.list_keys) if key["is_valid"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,8 +13,11 @@ from fastapi.responses import JSONResponse
 from markupsafe import Markup
 
 from coordinator.serving.console.desk import Desk, Visit
+from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.office import Office
 
+NUMBER: Final = re.compile(r"[0-9]{1,18}")
+PHASES: Final = ("received", "accepted", "started", "unlearned", "purged", "issued", "due")
 SHORT_CODE: Final = 8  # hex digits that two people can compare aloud
 ENVELOPE_TYPE: Final = "application/vnd.in-toto+json"
 
@@ -41,12 +45,16 @@ async def certificate(desk: Desk, visit: Visit) -> Response:
         visit,
         "certificate.html",
         facts=facts,
-        times=sorted(facts["times"].items(), key=lambda item: item[1]),
+        times=sorted(facts["times"].items(), key=lambda item: (item[1], _rank(item[0]))),
         digest=digest,
         short_code=short_code(digest),
         qr=qr_code(f"sha256:{digest}"),
         report=report,
     )
+
+
+def _rank(phase: str) -> int:
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
 
 
 async def envelope(desk: Desk, visit: Visit) -> Response:
@@ -97,19 +105,32 @@ async def artefacts(desk: Desk, visit: Visit) -> Response:
 
 async def audit(desk: Desk, visit: Visit) -> Response:
     """The audit log, paged, and its head."""
-    cursor = visit.query("cursor") or None
-    found = await desk.ask(Office.audit, cursor, desk.settings.page_size)
+    cursor = visit.query("cursor")
+    if cursor and not NUMBER.fullmatch(cursor):
+        raise RefusalError(400, "No such page", "cursor is the number of a row")
+    found = await desk.ask(
+        Office.audit, int(cursor) if cursor else None, desk.settings.page_size, newest_first=True
+    )
     return desk.page(
         visit,
         "audit.html",
         rows=[row | {"about": _about(row)} for row in found["items"]],
         next_cursor=found["next_cursor"],
-        first=cursor is None,
+        first=not cursor,
         head=await desk.ask(Office.audit_head),
     )
 
 
 def _about(row: Mapping[str, Any]) -> str:
     """What a row is about, in one line; the log holds no ids of records."""
-    parts = [f"{name}: {value}" for name, value in row["detail"].items() if value not in ("", None)]
-    return "; ".join(filter(None, [row["request_id"] or "", *parts]))
+    parts = [f"{name}: {_shown(value)}" for name, value in row["detail"].items()]
+    known = [row["request_id"] or "", *(part for part in parts if not part.endswith(": "))]
+    return "; ".join(filter(None, known))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{item} {name}" for name, item in value.items() if item)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "" if value is None else str(value)

@@ -16,6 +16,8 @@ from coordinator.serving.console.refusals import RefusalError
 from coordinator.serving.office import Office
 
 KINDS: Final = ("nodes", "edges", "features", "labels", "mixed", "subject", "predicate", "file")
+OPEN_STATES, ANY = "open", "any"
+STATES: Final = (OPEN_STATES, "closed", ANY, *map(str, State))
 DUES: Final = (("", "any time"), ("0", "is late"), ("7", "7 days"), ("14", "14 days"))
 BATCH_LIMIT: Final = 200  # waiting requests looked through for the next batch
 
@@ -23,11 +25,12 @@ BATCH_LIMIT: Final = 200  # waiting requests looked through for the next batch
 async def queue(desk: Desk, visit: Visit) -> Response:
     """Requests, filtered and paged, and what would run next."""
     filters = {name: visit.query(name) for name in ("state", "kind", "due")}
+    filters["state"] = filters["state"] or OPEN_STATES
     _check(filters)
     cursor = visit.query("cursor") or None
     found = await desk.ask(
         Office.find,
-        state=filters["state"] or None,
+        state=None if filters["state"] == ANY else filters["state"],
         kind=filters["kind"] or None,
         due_before=_due_before(filters["due"]),
         cursor=cursor,
@@ -35,7 +38,7 @@ async def queue(desk: Desk, visit: Visit) -> Response:
     )
     waiting = await desk.ask(Office.find, state=State.ACCEPTED.value, limit=BATCH_LIMIT)
     status = await desk.ask(Office.status)
-    chosen = {name: value for name, value in filters.items() if value}
+    chosen = {name: value for name, value in filters.items() if value not in ("", OPEN_STATES)}
     return desk.page(
         visit,
         "queue.html",
@@ -45,7 +48,7 @@ async def queue(desk: Desk, visit: Visit) -> Response:
         filters=filters,
         filtered=bool(chosen),
         address="queue" + (f"?{urlencode(chosen)}" if chosen else ""),
-        states=[str(state) for state in State],
+        states=STATES,
         kinds=KINDS,
         dues=DUES,
         counts=status["requests"],
@@ -55,7 +58,7 @@ async def queue(desk: Desk, visit: Visit) -> Response:
 
 def _check(filters: Mapping[str, str]) -> None:
     known = {
-        "state": {str(state) for state in State},
+        "state": set(STATES),
         "kind": set(KINDS),
         "due": {value for value, _ in DUES},
     }

@@ -72,9 +72,9 @@ async def request_live(desk: Desk, visit: Visit) -> Response:
 async def act(desk: Desk, visit: Visit) -> Response:
     """Do something about a request."""
     request_id, name = (visit.request.path_params[key] for key in ("request_id", "action"))
-    roles = next((may for action, may in ACTIONS.items() if action == name), None)
+    roles = ACTIONS.get(name)
     if roles is None:
-        choices = ", ".join(map(str, ACTIONS))
+        choices = ", ".join(ACTIONS)
         raise RefusalError(404, "No such action", f"choose one of {choices}")
     if not visit.may(roles):
         raise RefusalError(403, "Not allowed", f"that needs the role {' or '.join(sorted(roles))}")
@@ -102,11 +102,11 @@ def _actions(item: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
     return [
         {
             "name": action.value,
-            "title": TITLES[action][0],
-            "help": TITLES[action][1],
+            "title": title,
+            "help": text,
             "needs_reason": action in NEED_REASON,
             "is_grave": action in GRAVE,
         }
-        for action, roles in ACTIONS.items()
-        if action in item["actions"] and role in roles
+        for action, (title, text, _) in TITLES.items()
+        if action in item["actions"] and role in ACTIONS[action]
     ]

@@ -82,7 +82,13 @@ async def shard(desk: Desk, visit: Visit) -> Response:
 async def models(desk: Desk, visit: Visit) -> Response:
     """What is published, by whom it is served, and every submodel's key and cost."""
     status = await desk.ask(Office.status)
-    return desk.page(visit, "models.html", status=status, shards=status["shards"])
+    return desk.page(
+        visit,
+        "models.html",
+        status=status,
+        shards=status["shards"],
+        replicas=status.get("replicas", []),
+    )
 
 
 def _tiles(status: Mapping[str, Any]) -> list[dict[str, Any]]:

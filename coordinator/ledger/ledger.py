@@ -24,6 +24,7 @@ from cluster.errors import HomeError
 from coordinator.ledger.audit_table import AuditTable
 from coordinator.ledger.backup_table import BackupTable
 from coordinator.ledger.batch_table import BatchTable
+from coordinator.ledger.callback_table import CallbackTable
 from coordinator.ledger.certificate_table import CertificateTable
 from coordinator.ledger.engine import (
     database_url,
@@ -34,6 +35,7 @@ from coordinator.ledger.engine import (
     truncate_log,
     writing,
 )
+from coordinator.ledger.key_table import KeyTable
 from coordinator.ledger.lease import TTL_S, Lease
 from coordinator.ledger.request_table import CHUNK, DOOMED, RequestTable
 from coordinator.ledger.tables import artefacts, counters, generations, settings
@@ -73,6 +75,8 @@ class Ledger:
         batches: the batches.
         backups: the backups.
         tombstones: what was erased, for copies and for what arrives again.
+        api_keys: who may ask over HTTP.
+        callbacks: who is told of what became of a request.
     """
 
     def __init__(self, database: str | Path, *, home: Path, ttl_s: float = TTL_S) -> None:
@@ -90,6 +94,8 @@ class Ledger:
             self.batches = BatchTable(self.read, self.vault)
             self.backups = BackupTable(self.read)
             self.tombstones = TombstoneTable(self.read)
+            self.api_keys = KeyTable(self.read)
+            self.callbacks = CallbackTable(self.read, self.vault)
             if self.setting(KEY_CHECK) != self.vault.check_value():
                 raise HomeError(
                     f"{home / 'keys' / 'home.key'} is not the key of the ledger {self.name}; "

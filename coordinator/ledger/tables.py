@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
-HEAD = "0002"  # newest revision in migrations/versions
+HEAD = "0004"  # newest revision in migrations/versions
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -237,4 +237,61 @@ certificate_shards = Table(
     Column("shard", Integer, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("certificate_id", Text, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the secret
+    Column("role", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("last_used_at", Instant),
+    Column("deleted_at", Instant),
+)
+
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("secret_id", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # under the home's key
+    Column("note", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("deleted_at", Instant),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column(
+        "callback_id", Text, primary_key=True
+    ),  # digest of request and URL, under the home's key
+    Column("request_id", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the URL, which may name anybody
+    Column("secret_id", Text, nullable=False),
+    Column("queued", Integer, nullable=False),  # number of the last event with a delivery
+    Column("is_open", Boolean, nullable=False),  # whether more events may come
+    Index("callbacks_request", "request_id"),
+    Index("callbacks_open", "is_open"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("callback_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("event", Integer, nullable=False),  # its number within the request
+    Column("state", Text, nullable=False),  # pending, delivered or dead
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    Column("last_status", Integer),  # of HTTP; None where there was no answer
+    Column("last_error", Text, nullable=False),  # one word
+    Index("deliveries_state", "state", "next_at"),
+    Index("deliveries_request", "request_id"),
 )

@@ -15,6 +15,7 @@ from coordinator.ledger.tables import HEAD, SCHEMA_VERSION, settings
 from coordinator.lock import HomeLock
 
 FIRST = "0001"
+KNOWN = (FIRST, "0002", HEAD)
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ONE_AT_A_TIME = threading.Lock()  # Alembic's context is global to the process
 _ADVISORY_LOCK = 0x756E7765617665  # "unweave"
@@ -49,7 +50,7 @@ def _revision(tx: Connection, engine: Engine) -> str | None:
     tables = set(inspect(tx).get_table_names())
     if "alembic_version" in tables:
         found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-        if found is not None and found not in (FIRST, HEAD):
+        if found is not None and found not in KNOWN:
             raise _newer(engine, str(found), HEAD)
         return found
     if "settings" not in tables:

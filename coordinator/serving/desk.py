@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from cluster.errors import NotFoundError
 from coordinator.ledger import Ledger
 from coordinator.requests.record import RequestRecord
+from coordinator.serving.runner import Runner
 from coordinator.serving.settings import ServeSettings
 from coordinator.serving.views import request_view
 from coordinator.system import System
@@ -23,7 +24,7 @@ class Desk:
         clock: tells the time.
         settings: limits and habits.
         lock: around the office's own state; held for moments only.
-        wake: set when there may be something to run.
+        runners: the threads that carry out batches and make calls.
         stage: what the batch at work is doing: (stage, done, total), or None.
     """
 
@@ -31,7 +32,7 @@ class Desk:
     clock: Callable[[], datetime]
     settings: ServeSettings
     lock: threading.RLock
-    wake: threading.Event
+    runners: Sequence[Runner]
     stage: tuple[str, int, int] | None
 
     @property
@@ -57,7 +58,24 @@ class Desk:
 
     def view(self, record: RequestRecord) -> dict[str, Any]:
         """A request as JSON."""
-        return request_view(record, self.clock(), self.full_retrain_s, (), self.progress())
+        return self.all_views([record])[0]
+
+    def all_views(self, records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
+        """Requests as JSON, with one look at their callbacks."""
+        now, cost, progress = self.clock(), self.full_retrain_s, self.progress()
+        told = self._told([record.request_id for record in records])
+        return [
+            request_view(record, now, cost, told.get(record.request_id, ()), progress)
+            for record in records
+        ]
+
+    def _told(self, request_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Request id -> its callbacks by host; the rest of a URL may name anybody."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for item in self.ledger.callbacks.of_requests(request_ids):
+            view = {name: getattr(item, name) for name in ("callback_id", "host", "secret_id")}
+            found.setdefault(item.request_id, []).append(view)
+        return found
 
     def progress(self) -> dict[str, Any] | None:
         """What the batch at work is doing."""
@@ -68,4 +86,5 @@ class Desk:
 
     def moved(self) -> None:
         """Something was asked or decided: look for work."""
-        self.wake.set()
+        for runner in self.runners:
+            runner.wake()

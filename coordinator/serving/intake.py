@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from cluster.errors import NotFoundError, RequestError, StalePlanError
+from cluster.errors import NotFoundError, RequestError, SelectorError, StalePlanError
 from coordinator.ask import Ask
 from coordinator.asking import Asking
 from coordinator.planfile import plan_id as id_of
@@ -18,11 +21,13 @@ from coordinator.requests.regulations import clock_of
 from coordinator.requests.states import Action
 from coordinator.requests.times import as_utc, parse_time
 from coordinator.results import Plan
+from coordinator.selectors.idfile import IdFile
 from coordinator.serving.asked import selector_of, typed_ids
-from coordinator.serving.desk import Desk
+from coordinator.serving.callbacks import Callbacks
 from coordinator.serving.views import PEOPLES, plan_view
 
 TRIES: Final = 20  # a request without a plan is planned again when the graph moved meanwhile
+FORMS: Final = ("csv", "txt")
 _OPTIONS: Final = (
     "regulation",
     "priority",
@@ -49,7 +54,7 @@ class KeptPlan:
     until: datetime
 
 
-class Intake(Desk):
+class Intake(Callbacks):
     """Takes in what is asked.
 
     Attributes:
@@ -132,9 +137,46 @@ class Intake(Desk):
             RequestError: a predicate without its plan, or an option is wrong.
         """
         given = dict(options or {})
+        told = self.check_callbacks(given.get("callbacks") or ())
         record = self._accepted(asked, plan_id, given)
+        self.add_callbacks(record.request_id, told)
         self.moved()
         return self.view(record)
+
+    def submit_file(
+        self,
+        content: bytes,
+        form: str = "csv",
+        kind: str = "nodes",
+        hashed: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Accept every line of a file as a request of its own, under one parent.
+
+        Args:
+            content: the file.
+            form: ``csv`` with a header, or ``txt`` with one id a line.
+            kind: what the lines name: nodes, edges, features, labels or subjects.
+            hashed: whether ids stand as SHA-256 in hexadecimal.
+            options: as in :meth:`submit`; callbacks are those of the parent.
+
+        Raises:
+            SelectorError: the file is bad; nothing was accepted.
+            DuplicateError: the id or key was used for something else.
+        """
+        given = dict(options or {})
+        told = self.check_callbacks(given.get("callbacks") or ())
+        with _lying(content, form) as path:
+            file = IdFile(path, kind, hashed)  # type: ignore[arg-type]  # it checks the kind
+            request = self.system.submit_file(
+                file,
+                unknown="report",
+                received_at=self._time(given.get("received_at")),
+                **_named(given),
+            )
+        self.add_callbacks(request.request_id, told)
+        self.moved()
+        return self.view(request.record)
 
     def _accepted(
         self, asked: Mapping[str, Any] | None, plan_id: str | None, options: Mapping[str, Any]
@@ -157,8 +199,8 @@ class Intake(Desk):
         raise AssertionError("the loop returns or raises")
 
     def _ask(self, plan: Plan, options: Mapping[str, Any]) -> Ask:
-        values = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
-        return Ask(plan, **values, received_at=self._time(options.get("received_at")))
+        received_at = self._time(options.get("received_at"))
+        return Ask(plan, **_named(options), received_at=received_at)
 
     def _time(self, value: str | datetime | None) -> datetime | None:
         if value is None or isinstance(value, datetime):
@@ -214,3 +256,23 @@ class Intake(Desk):
         typed = typed_ids(ids, self.system.graph.schema)
         forgotten = set(self.system.erasing.forgotten(typed))
         return [node_id in forgotten for node_id in typed]
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+
+
+@contextmanager
+def _lying(content: bytes, form: str) -> Iterator[Path]:
+    """A file as long as it is read: in memory where that is possible, and overwritten after."""
+    if form not in FORMS:
+        raise SelectorError(f"a file is {form!r}; choose one of {list(FORMS)}")
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        path = Path(folder) / f"ids.{form}"
+        path.write_bytes(content)
+        try:
+            yield path
+        finally:
+            with path.open("r+b") as file:
+                file.write(bytes(len(content)))

@@ -10,19 +10,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from coordinator.batch import OPEN as OPEN_BATCH
 from coordinator.engine import utc_now
+from coordinator.ledger.callback_table import DEAD, PENDING
 from coordinator.pools import Pool
+from coordinator.serving.access import Access
 from coordinator.serving.intake import Intake
+from coordinator.serving.observed import Observed
 from coordinator.serving.proofs import Proofs
 from coordinator.serving.reading import Reading
 from coordinator.serving.runner import Runner
 from coordinator.serving.settings import ServeSettings
 from coordinator.serving.sights import Sights
 from coordinator.serving.views import iso
+from coordinator.serving.webhooks import Caller
 from coordinator.system import System
 
 
-class Office(Intake, Reading, Sights, Proofs):
+class Office(Intake, Reading, Sights, Proofs, Access):
     """Opens a home and answers for it; methods may be called from several threads.
 
     Arguments and results can be pickled; result dicts are plain JSON with ISO times.
@@ -36,17 +41,21 @@ class Office(Intake, Reading, Sights, Proofs):
         settings: ServeSettings | None = None,
     ) -> None:
         self.clock, self.settings = clock, settings or ServeSettings()
-        self.lock, self.wake, self.stage = threading.RLock(), threading.Event(), None
-        self.plans = OrderedDict()
+        self.lock, self.stage, self.plans = threading.RLock(), None, OrderedDict()
+        self.caller, self.observed = Caller(self.settings), Observed()
         self._status: tuple[str, dict[str, Any]] | None = None
         self.system = System.open(home, pool=pool, progress=self._note_stage, clock=clock)
-        self._runner = Runner(self.system, self.settings, clock, self.wake, self._note_done)
+        batches = Runner("batches", self._run_due, self.settings)
+        calls = Runner("callbacks", self.deliver, self.settings)
+        self.runners = (batches, calls)
         if self.settings.run_batches:
-            self._runner.start()
+            for runner in self.runners:
+                runner.start()
 
     def close(self) -> None:
         """End the batch at work, and give the home back."""
-        self._runner.close()
+        for runner in self.runners:
+            runner.close()
         self.system.close()
 
     def __enter__(self) -> Self:
@@ -58,8 +67,15 @@ class Office(Intake, Reading, Sights, Proofs):
     def _note_stage(self, stage: str, done: int, total: int) -> None:
         self.stage = (stage, done, total)
 
-    def _note_done(self, batch_ids: list[str]) -> None:
+    def _run_due(self) -> None:
+        """Carry out what is due, and take note of how long it took."""
+        begun = self.ledger.batches.list(state=OPEN_BATCH)
+        if not begun and not self.system.erasing.next_batch().batch:
+            return
+        done = self.system.run()
         self.stage = None
+        for batch_id in done:
+            self.observed.note(self.ledger.requests.find(batch_id=batch_id))
 
     # ---- what it is
 
@@ -70,7 +86,7 @@ class Office(Intake, Reading, Sights, Proofs):
             "version": version("unweave"),
             "home_id": self.ledger.setting("home_id"),
             "issuer": self.system.engine.issuer,
-            "ready": not self._runner.lost_lease,
+            "ready": not any(runner.lost_lease for runner in self.runners),
             "generation": generation.number,
             "epoch": self.ledger.epoch(),
         }
@@ -95,3 +111,22 @@ class Office(Intake, Reading, Sights, Proofs):
             "progress": self.progress(),
             "now": iso(self.clock()),
         }
+
+    def metrics(self) -> dict[str, Any]:
+        """Numbers to watch; ``retrain_seconds`` and ``erasure_latency_seconds`` as histograms."""
+        now, counts = self.clock(), self.ledger.requests.counts()
+        oldest = self.oldest_due()
+        left = None if oldest is None else (datetime.fromisoformat(oldest) - now).total_seconds()
+        pending = len(self.ledger.callbacks.deliveries(state=PENDING))
+        return {
+            "queue_depth": counts,
+            "oldest_due_s": left,
+            "stale_shards": len(self.stale_shards()),
+            "generation": self.system.generation.number,
+            "epoch": self.ledger.epoch(),
+            "ready": self.info()["ready"],
+            "deliveries": {
+                PENDING: pending,
+                DEAD: len(self.ledger.callbacks.deliveries(state=DEAD)),
+            },
+        } | self.observed.to_json()

@@ -68,7 +68,7 @@ class Reading(Desk):
             after=cursor,
             limit=size + 1,
         )
-        items = [self.view(record) for record in found[:size]]
+        items = self.all_views(found[:size])
         more = len(found) > size
         return {"items": items, "next_cursor": items[-1]["request_id"] if more else None}
 

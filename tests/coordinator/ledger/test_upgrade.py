@@ -177,7 +177,7 @@ def test_a_newer_schema_is_refused_and_both_revisions_are_named(home: Path, data
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0009'")
     engine.dispose()
 
-    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0002"):
+    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0004"):
         Ledger(database, home=home)
 
 

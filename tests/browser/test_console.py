@@ -98,7 +98,7 @@ def test_what_waits_is_seen_to_move_without_a_reload(open_page: Open, served: Se
     from tests.browser.conftest import submit_one
 
     request_id = submit_one(served.office, served.fresh_id())
-    page = open_page()
+    page = open_page(timezone_id="Asia/Tokyo")
     log_in(page, served)
     page.goto(f"/console/requests/{request_id}")
     before = page.inner_text("#live > p .state")
@@ -107,6 +107,7 @@ def test_what_waits_is_seen_to_move_without_a_reload(open_page: Open, served: Se
     page.wait_for_selector("#live .state.good >> text=completed", timeout=60_000)
 
     assert before == "accepted"
+    assert page.locator("#live time:not([data-local])").count() == 0  # the reader's own time too
 
 
 def tab_to(page: Any, selector: str) -> None:

@@ -126,6 +126,8 @@ class Desk:
                 visit = await self._with_form(visit)
             return await handler(self, visit)
         except LoginNeededError:
+            if "hx-request" in request.headers:  # a part of a page: have the whole one reloaded
+                return Response(status_code=401, headers={"HX-Refresh": "true"})
             return RedirectResponse(f"{path_of(request)}/login", 303)
         except RefusalError as refusal:
             return self.refuse(visit, refusal)
@@ -184,6 +186,7 @@ class Desk:
     def refuse(self, visit: Visit, refusal: RefusalError) -> HTMLResponse:
         """The page that says why not."""
         page = self.page(visit, "refusal.html", code=refusal.status, refusal=refusal)
+        page.headers["HX-Reswap"] = "none"  # a part of a page stays as it was
         if refusal.retry_after_s:
             page.headers["Retry-After"] = str(refusal.retry_after_s)
         return page

@@ -91,10 +91,13 @@ def test_every_response_has_a_strict_policy_and_is_kept_by_nobody(admin: Visitor
         assert headers["referrer-policy"] == "same-origin"
 
 
-def test_no_page_loads_anything_from_elsewhere_or_has_anything_inline(admin: Visitor) -> None:
-    for path in (*PLAIN, *MORE, "/login"):
-        html = admin.get(path).text
-        page = Page(html) if path != "/login" else Page(Visitor(admin.http.app).get(path).text)
+def test_no_page_loads_anything_from_elsewhere_or_has_anything_inline(
+    app: FastAPI, admin: Visitor
+) -> None:
+    pages = {path: admin.get(path).text for path in PLAIN + MORE}
+    pages["/login"] = Visitor(app).get("/login").text
+    for path, html in pages.items():
+        page = Page(html)
 
         assert not page.inline, path
         assert not ABSOLUTE.search(html), path
@@ -308,6 +311,18 @@ def test_a_form_too_large_or_of_another_type_is_refused(admin: Visitor) -> None:
 
     assert large.status_code == 413
     assert json.status_code == 415
+
+
+def test_a_part_of_a_page_that_cannot_be_had_leaves_the_page_as_it_is(
+    app: FastAPI, admin: Visitor
+) -> None:
+    part = {"hx-request": "true"}
+
+    stranger = Visitor(app).http.get(f"{BASE}/live", headers=part)
+    missing = admin.http.get(f"{BASE}/requests/req_none/live", headers=part)
+
+    assert stranger.status_code == 401 and stranger.headers["hx-refresh"] == "true"
+    assert missing.status_code == 404 and missing.headers["hx-reswap"] == "none"
 
 
 # ---- a new erasure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ async def costs(desk: Desk, visit: Visit) -> Response:
     history = await desk.ask(Office.history, desk.settings.history_days)
     metrics = await desk.ask(Office.metrics)
     batches = list(history["batches"])
-    latencies, count = latency_rows(metrics["erasure_latency"])
+    latencies, count = latency_rows(metrics["erasure_latency_seconds"])
     return desk.page(
         visit,
         "costs.html",
@@ -74,9 +75,12 @@ def _tiles(
 
 def latency_rows(histogram: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
     """Rows of a cumulative histogram, up to the first that has them all."""
-    total, rows = int(histogram["count"]), []
-    for bound, count in histogram["buckets"]:
-        within = "longer" if bound is None else show_seconds(float(bound))
+    buckets = histogram["buckets"]
+    total, rows = int(buckets[-1][1]), []
+    if not total:
+        return [], 0
+    for bound, count in buckets:
+        within = "any time" if math.isinf(float(bound)) else show_seconds(float(bound), rough=True)
         rows.append({"within": within, "count": int(count), "share": f"{count / total:.0%}"})
         if count == total:
             break

@@ -92,10 +92,16 @@ async def _values(desk: Desk, visit: Visit) -> dict[str, Any]:
         "events": events,
         "steps": steps_of(item, events),
         "progress": item["progress"],
+        "shards": await _shards(desk, item) if item["progress"] else [],
         "impact": impact(item),
         "about": about(item),
         "receipt": receipt_facts(item["receipt"]),
     }
+
+
+async def _shards(desk: Desk, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = await desk.ask(Office.shards)
+    return [row for row in rows if row["shard"] in item["shards"]]
 
 
 def _actions(item: Mapping[str, Any], role: str) -> list[dict[str, Any]]:

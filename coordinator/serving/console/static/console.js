@@ -17,8 +17,10 @@ function addLocalTimes(root) {
 function watchConnection() {
   const status = document.getElementById("connection");
   if (!status) return;
-  document.addEventListener("htmx:error", () => { status.textContent = "Not connected; what is shown may be old."; });
-  document.addEventListener("htmx:after:swap", () => { status.textContent = ""; });
+  const tell = () => { status.textContent = "Not connected; what is shown may be old."; };
+  document.addEventListener("htmx:error", tell);
+  document.addEventListener("htmx:response:error", tell);
+  document.addEventListener("htmx:after:settle", () => { status.textContent = ""; });
 }
 
 addLocalTimes(document);

@@ -113,17 +113,17 @@ class Ask:
         Raises:
             ApprovalError: it is large, and nobody is named who asks, or the requester approves.
         """
-        record = self.received(ledger, policy, now)
+        record, why = self.received(ledger, policy, now), self.reason
         if self.asks_nothing and self.plan.already and not self.plan.unknown:
-            marked = decide(record, Action.MARK_DUPLICATE, now, policy=policy)
+            marked = decide(record, Action.MARK_DUPLICATE, now, reason=why, policy=policy)
             return replace(marked, duplicate_of=next(iter(self.plan.already)))
         if not self.needs_approval(policy):
-            accepted = decide(record, Action.ACCEPT, now, policy=policy)
+            accepted = decide(record, Action.ACCEPT, now, reason=why, policy=policy)
             return replace(accepted, approved_by=self.approved_by)
-        waiting = decide(record, Action.NEED_APPROVAL, now, policy=policy)
+        waiting = decide(record, Action.NEED_APPROVAL, now, reason=why, policy=policy)
         if not self.approved_by:
             return waiting
-        return decide(waiting, Action.APPROVE, now, by=self.approved_by, policy=policy)
+        return decide(waiting, Action.APPROVE, now, by=self.approved_by, reason=why, policy=policy)
 
 
 def subject_ref(ledger: Ledger, subject: str) -> str:

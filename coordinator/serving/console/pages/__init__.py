@@ -1,0 +1,1 @@
+"""The pages: each handler asks the office and fills a template."""

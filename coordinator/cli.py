@@ -14,6 +14,7 @@ from coordinator.backup_cli import backup, backups, restore, tombstones
 from coordinator.erase_cli import erase, plan
 from coordinator.evidence_cli import certificates, log
 from coordinator.requests_cli import app as requests_app
+from coordinator.serve_cli import serve
 from coordinator.study_cli import compare, tune
 from coordinator.subjects_cli import app as subjects_app
 from coordinator.terminal import (
@@ -222,6 +223,7 @@ def data(
 
 app.command()(plan)
 app.command()(erase)
+app.command()(serve)
 app.add_typer(requests_app)
 app.add_typer(subjects_app)
 app.add_typer(log, name="log")

@@ -30,10 +30,26 @@ def serve(
     ] = False,
 ) -> None:
     """Answer predictions and erasure requests over HTTP, with a console at /console."""
-    from coordinator.serving.settings import load_settings
+    _serve(home, host, port, replicas, _load(settings), init)
 
-    found = load_settings(settings)
-    _serve(home, host, port, replicas, found, init)
+
+def _load(path: Path | None) -> ServeSettings:
+    """The settings of a file; the defaults without one.
+
+    Raises:
+        ConfigError: it cannot be read, or says something wrong.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from coordinator.serving.settings import ServeSettings
+
+    if path is None:
+        return ServeSettings()
+    try:
+        return ServeSettings.model_validate(yaml.safe_load(path.read_text()) or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _serve(

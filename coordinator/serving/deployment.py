@@ -147,7 +147,9 @@ class ReplicaActor:
             raise found
         return found
 
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
+    @serve.batch(  # type: ignore[untyped-decorator]
+        max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S
+    )
     async def _batched(self, calls: list[Any]) -> list[Any]:
         return await asyncio.to_thread(self._replica.predict_many, calls)
 
@@ -190,7 +192,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
     served = Served.model_validate(dict(args))
 
     def build() -> Any:
-        from coordinator.serving.api import make_app
+        from coordinator.serving.api.app import make_app
 
         return make_app(RayOffice(), RayReplicas(served.replicas), served.settings)
 

@@ -17,6 +17,7 @@ from coordinator.serving.api.problems import add_handlers
 from coordinator.serving.api.rates import Rates
 from coordinator.serving.api.routing import Services
 from coordinator.serving.backend import OfficeLink, ReplicaLink
+from coordinator.serving.console.router import make_console
 from coordinator.serving.settings import ServeSettings
 
 ROUTERS: Final = (
@@ -33,7 +34,7 @@ ROUTERS: Final = (
 def make_app(
     office: OfficeLink, replicas: ReplicaLink, settings: ServeSettings | None = None
 ) -> FastAPI:
-    """The app with every route of the REST interface.
+    """The app with every route of the REST interface, and the console.
 
     Args:
         office: asks the office, wherever it is.
@@ -56,6 +57,7 @@ def make_app(
     app.add_middleware(Guard, settings=chosen, meters=meters)
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
+    app.include_router(make_console(office))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

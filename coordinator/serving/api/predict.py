@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from coordinator.serving.api.models import PredictIn, PredictOut
 from coordinator.serving.api.problems import ProblemError
 from coordinator.serving.api.routing import Asker, Serving, allow, new_router, problems
+from coordinator.serving.office import Office
 from coordinator.serving.roles import PREDICTOR
 
 router = new_router("predictions")
@@ -19,4 +21,15 @@ async def predict(body: PredictIn, services: Serving, caller: Asker) -> Any:
     services.rates.take(caller.name)
     if len(body.ids) > services.settings.max_ids:
         raise ProblemError(422, f"{len(body.ids)} ids; {services.settings.max_ids} at most")
-    return await services.replicas.predict(body.ids, policy=body.policy, top_k=body.top_k)
+    found = await services.replicas.predict(body.ids, policy=body.policy, top_k=body.top_k)
+    unknown = [result for result in found["results"] if _is_unknown(result)]
+    if unknown:  # a replica knows its graph alone; what is no longer in it is told by tombstones
+        gone = await services.office.ask(Office.gone, [result["id"] for result in unknown])
+        for result, is_gone in zip(unknown, gone, strict=True):
+            if is_gone:
+                result["error"] = {"code": "gone", "status": 410}
+    return found
+
+
+def _is_unknown(result: Mapping[str, Any]) -> bool:
+    return "error" in result and result["error"]["code"] == "unknown"

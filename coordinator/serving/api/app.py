@@ -55,9 +55,8 @@ def make_app(
     )
     add_handlers(app)
     app.add_middleware(Guard, settings=chosen, meters=meters)
-    for router in ROUTERS:
+    for router in (*ROUTERS, make_console(office)):
         app.router.routes.extend(router.routes)
-    app.include_router(make_console(office))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

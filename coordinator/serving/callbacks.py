@@ -161,11 +161,18 @@ class Callbacks(Desk):
     def deliver(self) -> int:
         """Put new events on their way and make the calls that are due; returns how many."""
         self._queue()
-        due = self.ledger.callbacks.due(self.clock())
-        if due:
-            with ThreadPoolExecutor(min(WORKERS, len(due))) as threads:
-                list(threads.map(self._try, due))
+        due, lanes = self.ledger.callbacks.due(self.clock()), dict[str, list[Delivery]]()
+        for item in due:
+            lanes.setdefault(item.callback_id, []).append(item)
+        if lanes:
+            with ThreadPoolExecutor(min(WORKERS, len(lanes))) as threads:
+                list(threads.map(self._try_in_turn, lanes.values()))
         return len(due)
+
+    def _try_in_turn(self, lane: Sequence[Delivery]) -> None:
+        """Events of one callback, one after the other."""
+        for delivery in lane:
+            self._try(delivery)
 
     def _queue(self) -> None:
         now = self.clock()

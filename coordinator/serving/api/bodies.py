@@ -97,12 +97,14 @@ def require_json(request: Request) -> None:
 
 
 def check_depth(body: bytes, limit: int) -> None:
-    """Refuse JSON that is nested too deeply, without parsing it.
+    """Refuse JSON that is nested too deeply or is no UTF-8, without parsing it.
 
     Raises:
         ProblemError: 422.
     """
     depth = 0
+    if b"\0" in body:  # UTF-16 and UTF-32 always hold some; Python would read them
+        raise ProblemError(422, "the body is no JSON in UTF-8", kind="validation")
     for match in _BRACKETS.finditer(_TEXT.sub(b"", body)):
         depth += 1 if match[0] in _OPENING else -1
         if depth > limit:

@@ -31,6 +31,9 @@ class ServeSettings(BaseModel):
         default="200/second", description="predict calls of one key, as '200/second'"
     )
     follow_s: float = Field(default=0.5, gt=0, description="pause between looks for new events")
+    follow_longest_s: float = Field(
+        default=300.0, gt=0, description="after this, a stream of events ends and is resumed"
+    )
     jwks_file: Path | None = Field(default=None, description="keys that JWTs are checked with")
     jwt_issuer: str | None = Field(default=None, description="iss that a JWT must have")
     jwt_audience: str | None = Field(default=None, description="aud that a JWT must have")

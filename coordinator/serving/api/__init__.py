@@ -1,0 +1,1 @@
+"""The ingress: every route over HTTP, and what guards it."""

@@ -6,18 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from coordinator.pools.inline import InlinePool
 from coordinator.serving.office import Office
 from coordinator.serving.settings import ServeSettings
 from shards.config import ShardsConfig
 from shards.recipe import choose_profile
+from tests.coordinator.serving.browsing import console_app
 from tests.coordinator.systems import Workbench, planted
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -29,7 +32,7 @@ ARGS = (
     "--disable-sync",
     "--no-first-run",
 )
-PEOPLE, SHARDS = 160, 6
+PEOPLE, SHARDS, EPOCHS = 160, 6, 60
 DAYS = 12  # of the past that the home has
 POLL_S = 0.1
 
@@ -60,7 +63,7 @@ class Served:
 
     def fresh_id(self) -> str:
         """Somebody whom nobody asked to forget."""
-        return str(self.office.system.graph.ids.tolist()[-1])
+        return trained_on(self.office)[-1]
 
     def wait_until(self, is_so: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for the office."""
@@ -70,9 +73,15 @@ class Served:
             time.sleep(POLL_S)
 
 
+def trained_on(office: Office) -> list[str]:
+    """Ids that a shard holds and that nobody asked to forget, ascending."""
+    system = office.system
+    return [str(i) for i in sorted(system.partition.assignment) if system.graph.has_node(i)]
+
+
 def past_of(office: Office, clock: PastClock) -> None:
     """Requests of some days, most of them carried out, and some that wait."""
-    ids = [str(item) for item in office.system.graph.ids.tolist()]
+    ids = trained_on(office)
     options = {"requested_by": "dpo", "priority": "urgent"}
     for day in range(DAYS, 0, -2):
         clock.behind = timedelta(days=day)
@@ -99,7 +108,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pool = InlinePool(choose_profile(config), config, SHARDS)
     root, clock = tmp_path_factory.mktemp("served"), PastClock()
     bench = Workbench(pool, root)
-    options = {"partition.num_shards": SHARDS, "erasure.approve_above": 20}
+    options = {
+        "partition.num_shards": SHARDS,
+        "shards.training_epochs": EPOCHS,
+        "erasure.approve_above": 20,
+    }
     bench.fit(planted(5, PEOPLE, prefix="person-"), options, home=root / "home").close()
     with Office(root / "home", pool, clock, ServeSettings(run_batches=False)) as office:
         past_of(office, clock)
@@ -113,27 +126,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pool.close()
 
 
-class running:  # noqa: N801 - reads as a context
-    """Serves the console on a free port of this host."""
-
-    def __init__(self, office: Office) -> None:
-        import uvicorn
-
-        from tests.coordinator.serving.browsing import console_app
-
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(console_app(office), log_level="warning", lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
+@contextmanager
+def running(office: Office) -> Iterator[str]:
+    """Serve the console on a free port of this host; its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(console_app(office), log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listening.close()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from coordinator.serving.console import access
 FOLDER: Final = Path(__file__).parent / "templates"
 MINUTE, HOUR, DAY = 60, 3600, 86400
 KIB: Final = 1024
+KINDS: Final = ("nodes", "edges", "features", "labels")
 NOTHING: Final = "–"
 SINGLES: Final = {
     "requests": "request",
@@ -138,7 +139,7 @@ def show_count(value: float | None, unit: str = "") -> str:
 
 def show_records(records: Mapping[str, int]) -> str:
     """What goes: ``1 node, 3 edges``; what is unknown does not."""
-    parts = [show_count(n, kind) for kind, n in records.items() if n and kind != "unknown"]
+    parts = [show_count(records[kind], kind) for kind in KINDS if records.get(kind)]
     return ", ".join(parts) or "nothing is held"
 
 

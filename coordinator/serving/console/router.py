@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Response
 
 from coordinator.serving.backend import OfficeLink
 from coordinator.serving.console.access import (
@@ -30,7 +29,6 @@ from coordinator.serving.console.pages import (
     shards,
 )
 from coordinator.serving.console.refusals import RefusalError
-from coordinator.serving.console.sessions import path_of
 from coordinator.serving.console.settings import PREFIX, ConsoleSettings
 
 
@@ -55,7 +53,12 @@ async def _nowhere(desk: Desk, visit: Visit) -> Response:
     raise RefusalError(404, "No such page", "choose a page from the menu")
 
 
+async def _to_overview(desk: Desk, visit: Visit) -> Response:
+    return desk.redirect(visit, "/")
+
+
 ADDRESSES: Final = (
+    Address("GET", "", _to_overview, None),
     Address("GET", "/login", login.form, None),
     Address("POST", "/login", login.login, None),
     Address("POST", "/logout", login.logout, EVERYBODY),
@@ -109,12 +112,7 @@ def make_console(office: OfficeLink, settings: ConsoleSettings | None = None) ->
     """
     desk = Desk(office, settings or ConsoleSettings(), MENU)
     router = APIRouter(include_in_schema=False)
-    router.add_api_route(PREFIX, _to_overview, methods=["GET"])
     router.add_api_route(PREFIX + "/static/{name}", desk.static_file, methods=["GET"])
     for method, path, handler, roles in ADDRESSES:
         router.add_api_route(PREFIX + path, desk.endpoint(handler, roles), methods=[method])
     return router
-
-
-async def _to_overview(request: Request) -> Response:
-    return RedirectResponse(f"{path_of(request)}/", 308)

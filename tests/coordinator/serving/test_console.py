@@ -116,6 +116,18 @@ def test_every_link_of_the_pages_leads_somewhere(admin: Visitor) -> None:
             assert admin.http.get(address).status_code == 200, link
 
 
+def test_what_people_write_is_shown_as_text(admin: Visitor, office: Office, ids: Any) -> None:
+    script = "<script>alert(1)</script>"
+    request_id = submitted(office, ids[-1], reason=script, external_request_id=f"'\"{script}")
+    office.create_key("viewer", "test", note=script)
+
+    pages = [admin.get(path).text for path in (f"/requests/{request_id}", "/settings")]
+
+    for html in pages:
+        assert script not in html and "&lt;script&gt;" in html
+        assert not Page(html).inline
+
+
 def test_what_is_not_there_is_a_page_too(admin: Visitor) -> None:
     assert admin.get("/nowhere").status_code == 404
     assert admin.get("/requests/req_none").status_code == 404
@@ -352,6 +364,17 @@ def test_an_erasure_from_look_up_to_receipt(admin: Visitor, office: Office, ids:
     assert request["impact"]["nodes"] == 1 and request["priority"] == "urgent"
     assert request["reason"] == "asked by letter"
     assert "this page is its receipt" in admin.page(address.removeprefix(BASE) + "?did=submit").text
+
+
+def test_look_ups_and_previews_are_in_the_audit_log(admin: Visitor, office: Office) -> None:
+    form, before = admin.page("/erase").form("/preview"), office.audit_head()["seq"]
+
+    admin.send(form, to=f"{BASE}/erase/look-up", what="777777")
+    admin.send(form, what="777777")
+
+    rows = office.audit(before, 10)["items"]
+    assert [row["action"] for row in rows] == ["lookup", "lookup"]
+    assert len({row["actor"] for row in rows}) == 1 and "777777" not in str(rows)
 
 
 def test_the_count_has_to_be_typed_right(admin: Visitor, office: Office, ids: Any) -> None:

@@ -63,10 +63,11 @@ async def look_up(desk: Desk, visit: Visit) -> Response:
 
 
 async def preview(desk: Desk, visit: Visit) -> Response:
-    """What the erasure would do."""
+    """What the erasure would do; a preview reads about a person, so it is a look-up in the log."""
     given = _given(visit.form)
     try:
         asked = await _typed(desk, asked_of(given))
+        await desk.ask(Office.lookup, asked, visit.who)
         plan = await desk.ask(Office.plan, asked, "report")
     except UnweaveError as error:
         return _form(desk, visit, given, step=LOOK_UP, problem=str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any, Final
 
 from fastapi import Response
@@ -35,6 +36,7 @@ async def overview(desk: Desk, visit: Visit) -> Response:
         visit,
         "overview.html",
         status=status,
+        home=PurePath(status["home"]).name,
         tiles=_tiles(status),
         shards=status["shards"],
         picture=draw(graph, f"{path_of(visit.request)}/shards/"),

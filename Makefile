@@ -40,5 +40,5 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	$(PIP) install -e ".[test,postgres,metis,dgl,ogb]"
+	$(PIP) install -e ".[test,serve,postgres,metis,dgl,ogb]"
 	touch $@

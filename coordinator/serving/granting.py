@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from coordinator.serving.desk import Desk
@@ -14,9 +15,11 @@ class Granting(Desk):
 
     Attributes:
         lessor: who may answer, under what.
+        mask_lag_s: how long the last acknowledgement was held back.
     """
 
     lessor: Lessor
+    mask_lag_s: float = 0.0
 
     def listen(self) -> None:
         """Take note of every change of the mask from now on, and of every new generation."""
@@ -37,5 +40,7 @@ class Granting(Desk):
 
     def moved(self) -> None:
         """Something was asked or decided: wait until no replica reads it, and look for work."""
+        started = time.monotonic()
         self.lessor.in_force()
+        self.mask_lag_s = time.monotonic() - started
         super().moved()

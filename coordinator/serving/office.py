@@ -125,6 +125,8 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
             "queue_depth": counts,
             "oldest_due_s": left,
             "stale_shards": len(self.stale_shards()),
+            "mask_lag_s": self.mask_lag_s,
+            "replicas": len(self.replicas()),
             "generation": self.system.generation.number,
             "epoch": self.ledger.epoch(),
             "ready": self.info()["ready"],

@@ -13,6 +13,7 @@ _GAUGES: Final = {
     "oldest_due_s": ("unweave_oldest_due_seconds", "Seconds left of the request due first."),
     "stale_shards": ("unweave_stale_shards", "Shards that have read what is to be forgotten."),
     "mask_lag_s": ("unweave_mask_lag_seconds", "Wait for the mask to be in force, the last time."),
+    "replicas": ("unweave_replicas", "Replicas that hold a lease."),
     "generation": ("unweave_generation", "Number of the published generation."),
     "epoch": ("unweave_epoch", "Graph epoch."),
 }

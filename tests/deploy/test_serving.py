@@ -70,24 +70,24 @@ def blocks(language: str) -> list[str]:
 
 def test_a_fresh_home_is_predicted_and_forgets(service: Service) -> None:
     with Client(service.url, service.key) as client:
-        answers = client.predict(["0", "1"])
-        assert [result["id"] for result in answers.results] == ["0", "1"]
+        answers = client.predict([11, 14])
+        assert [result["id"] for result in answers.results] == [11, 14]
         assert answers.generation == 1
 
-        made = client.erase("nodes", {"ids": ["0"]}, priority="urgent")
-        again = client.predict(["0", "1", "nobody"])
+        made = client.erase("nodes", {"ids": [11]}, priority="urgent")
+        again = client.predict([11, 14, 12])
         errors = [result.get("error", {}).get("status") for result in again.results]
         assert errors == [410, None, 404]
 
         done = client.wait(made["request_id"], PATIENCE_S)
         assert done["state"] == "completed"
-        assert client.predict(["1"]).generation == 2
-        assert client.predict(["0"]).results[0]["error"]["status"] == 410
+        assert client.predict([14]).generation == 2
+        assert client.predict([11]).results[0]["error"]["status"] == 410
 
 
 def test_a_wrong_key_is_refused(service: Service) -> None:
     with Client(service.url, "uw_k1_no") as client, pytest.raises(ServiceError) as refused:
-        client.predict(["1"])
+        client.predict([14])
 
     assert refused.value.status == 401
 

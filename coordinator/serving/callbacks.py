@@ -176,14 +176,11 @@ class Callbacks(Desk):
 
     def _queue(self) -> None:
         now = self.clock()
-        for callback in self.ledger.callbacks.open():
-            record = self.ledger.requests.get(callback.request_id)
+        for callback in self.ledger.callbacks.with_news():
             events = self.ledger.requests.events(callback.request_id, callback.queued)
-            is_open = record is not None and record.state not in CLOSED
-            if events or not is_open:
-                numbers = [event.seq for event in events]
-                with self.ledger.write() as tx:
-                    self.ledger.callbacks.queue(tx, callback, numbers, now, is_open=is_open)
+            numbers, is_open = [event.seq for event in events], events[-1].state not in CLOSED
+            with self.ledger.write() as tx:
+                self.ledger.callbacks.queue(tx, callback, numbers, now, is_open=is_open)
 
     def _try(self, delivery: Delivery) -> None:
         callback = self.ledger.callbacks.get(delivery.callback_id)

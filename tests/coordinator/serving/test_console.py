@@ -11,13 +11,16 @@ import pytest
 from fastapi import FastAPI
 
 from coordinator.pools.inline import InlinePool
-from coordinator.serving.console import ConsoleSettings
+from coordinator.serving.api.app import make_app
+from coordinator.serving.backend import LocalOffice
+from coordinator.serving.console import ConsoleSettings, make_console
+from coordinator.serving.console.desk import SECURITY_HEADERS
 from coordinator.serving.console.router import ADDRESSES, MENU
 from coordinator.serving.console.sessions import COOKIE, LoginBrake
 from coordinator.serving.office import Office
 from tests.coordinator.clock import Clock
 from tests.coordinator.serving.browsing import BASE, Page, Visitor, console_app, visitor
-from tests.coordinator.serving.conftest import QUIET
+from tests.coordinator.serving.conftest import QUIET, Replicas
 from tests.coordinator.systems import Workbench, planted
 
 PLAIN = ("/", "/shards", "/shards/0", "/queue", "/queue?state=accepted&due=14", "/erase", "/costs")
@@ -151,6 +154,21 @@ def test_the_queue_is_paged(office: Office, ids: Any) -> None:
 
     assert wanted <= set(seen)
     assert len(seen) == len(set(seen))
+
+
+def test_it_is_mounted_beside_the_api(office: Office) -> None:
+    link = LocalOffice(office)
+    app = make_app(link, Replicas(office), QUIET)
+    app.include_router(make_console(link))
+    person = visitor(app, office, "viewer")
+
+    headers = person.get("/").headers
+
+    policy = SECURITY_HEADERS["Content-Security-Policy"]
+    assert headers.get_list("content-security-policy") == [policy]
+    assert headers.get_list("referrer-policy") == ["same-origin"]
+    assert person.http.get("/v1/shards").status_code == 401  # the cookie is nothing to the API
+    assert not [path for path in app.openapi()["paths"] if path.startswith(BASE)]
 
 
 # ---- who may
@@ -511,6 +529,6 @@ def test_an_approval_is_by_the_key_and_never_by_whoever_asked(
     other = visitor(app, office, "approver")
     page = other.follow(other.send(other.page(f"/requests/{request_id}").form("/approve")))
 
-    assert own.status_code == 409 and "four eyes" in Page(own.text).text
+    assert own.status_code == 403 and "four eyes" in Page(own.text).text
     assert "Approved." in page.text
     assert office.request(request_id)["state"] == "accepted"

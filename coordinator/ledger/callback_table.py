@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from coordinator.ledger.engine import insert_new
 from coordinator.ledger.request_table import Read
-from coordinator.ledger.tables import callbacks, deliveries, webhook_secrets
+from coordinator.ledger.tables import callbacks, deliveries, events, webhook_secrets
 from coordinator.ledger.vault import Vault
 
 PENDING: Final = "pending"
@@ -136,9 +136,11 @@ class CallbackTable:
         """Callbacks of some requests."""
         return self._callbacks(callbacks.c.request_id.in_(list(request_ids)))
 
-    def open(self) -> Sequence[Callback]:
-        """Callbacks whose request may have more events."""
-        return self._callbacks(callbacks.c.is_open)
+    def with_news(self) -> Sequence[Callback]:
+        """Callbacks whose request has events without a delivery."""
+        c, e = callbacks.c, events.c
+        newer = select(e.seq).where(e.request_id == c.request_id, e.seq > c.queued)
+        return self._callbacks(c.is_open, newer.exists())
 
     def get(self, callback_id: str) -> Callback | None:
         """A callback, or None."""

@@ -40,6 +40,10 @@ def selector_of(asked: Mapping[str, Any], schema: Schema) -> Selector:
         raise SelectorError(f"kind is {kind!r}; choose one of {list(KINDS)}")
     if not isinstance(parts, Mapping) or any(parts.get(name) is None for name in _NEEDS[kind]):
         raise SelectorError(f"a request of kind {kind} needs selector {list(_NEEDS[kind])}")
+    named = {name for name, value in parts.items() if value is not None}
+    other = named - {*_NEEDS[kind], *(("columns",) if kind == "features" else ())}
+    if other:
+        raise SelectorError(f"a request of kind {kind} takes no selector {sorted(other)}")
     if kind == "subject":
         return Subject(parts["subject_id"])
     if kind == "predicate":

@@ -161,22 +161,26 @@ class Callbacks(Desk):
     def deliver(self) -> int:
         """Put new events on their way and make the calls that are due; returns how many."""
         self._queue()
-        due = self.ledger.callbacks.due(self.clock())
-        if due:
-            with ThreadPoolExecutor(min(WORKERS, len(due))) as threads:
-                list(threads.map(self._try, due))
+        due, lanes = self.ledger.callbacks.due(self.clock()), dict[str, list[Delivery]]()
+        for item in due:
+            lanes.setdefault(item.callback_id, []).append(item)
+        if lanes:
+            with ThreadPoolExecutor(min(WORKERS, len(lanes))) as threads:
+                list(threads.map(self._try_in_turn, lanes.values()))
         return len(due)
+
+    def _try_in_turn(self, lane: Sequence[Delivery]) -> None:
+        """Events of one callback, one after the other."""
+        for delivery in lane:
+            self._try(delivery)
 
     def _queue(self) -> None:
         now = self.clock()
-        for callback in self.ledger.callbacks.open():
-            record = self.ledger.requests.get(callback.request_id)
+        for callback in self.ledger.callbacks.with_news():
             events = self.ledger.requests.events(callback.request_id, callback.queued)
-            is_open = record is not None and record.state not in CLOSED
-            if events or not is_open:
-                numbers = [event.seq for event in events]
-                with self.ledger.write() as tx:
-                    self.ledger.callbacks.queue(tx, callback, numbers, now, is_open=is_open)
+            numbers, is_open = [event.seq for event in events], events[-1].state not in CLOSED
+            with self.ledger.write() as tx:
+                self.ledger.callbacks.queue(tx, callback, numbers, now, is_open=is_open)
 
     def _try(self, delivery: Delivery) -> None:
         callback = self.ledger.callbacks.get(delivery.callback_id)

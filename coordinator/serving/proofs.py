@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from cluster.errors import NotFoundError
 from coordinator.certificates import find_certificate
 from coordinator.evidence.chain import GENESIS
@@ -55,16 +57,16 @@ class Proofs(Desk):
 
     def verify(self, envelope: str) -> dict[str, Any]:
         """Check the signature, fields and proofs of any text that claims to be a certificate."""
-        return check_certificate(envelope, read_keys(self._keys_file)).to_json()
+        return check_certificate(envelope, self._issuer_keys()).to_json()
 
     def keys(self) -> list[dict[str, str]]:
-        """The issuer's public keys, the one in use first."""
-        found = read_keys(self._keys_file)
+        """The issuer's public keys, the one in use first; none before the first certificate."""
+        found = self._issuer_keys()
         return [{"key_id": name, "pem": public_pem(key).decode()} for name, key in found.items()]
 
-    @property
-    def _keys_file(self) -> Any:
-        return self.system.home / "keys" / PUBLIC_NAME
+    def _issuer_keys(self) -> dict[str, Ed25519PublicKey]:
+        path = self.system.home / "keys" / PUBLIC_NAME
+        return read_keys(path) if path.exists() else {}
 
     # ---- the audit log
 

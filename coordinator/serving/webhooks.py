@@ -91,10 +91,10 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
-        if found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None and not is_public(str(inner)):
+        last = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if found.ipv4_mapped or found in _NAT64:
+            return is_public(str(last))
+        if found.sixtofour or found.teredo:
             return False
     return found.is_global and not found.is_multicast and not found.is_reserved
 

@@ -121,20 +121,20 @@ class KeySet:
 
     def __init__(self, path: Path, settings: ServeSettings) -> None:
         self._path, self._settings = path, settings
-        self._read_at: float | None = None
+        self._seen: tuple[int, int] | None = None  # time and size of the file as it was read
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._refresh()
 
     def _refresh(self) -> None:
         try:
-            changed = self._path.stat().st_mtime
-            if changed == self._read_at:
+            found = self._path.stat()
+            if (found.st_mtime_ns, found.st_size) == self._seen:
                 return
             body = json.loads(self._path.read_bytes())
             self._keys = dict(_usable(body["keys"]))
-            self._read_at = changed
+            self._seen = found.st_mtime_ns, found.st_size
         except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-            if self._read_at is None:
+            if self._seen is None:
                 raise ConfigError(
                     f"serve.jwks_file {self._path} cannot be read as a JWKS "
                     f"({type(error).__name__})"

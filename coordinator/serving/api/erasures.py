@@ -239,11 +239,12 @@ def _asked(kind: str, selector: SelectorIn, services: Services) -> dict[str, Any
     Raises:
         ProblemError: 422, too many ids.
     """
-    named, most = len(selector.ids or ()) + len(selector.pairs or ()), services.settings.max_ids
+    parts, most = selector.model_dump(), services.settings.max_ids
+    named = len(parts.get("ids", ())) + len(parts.get("pairs", ()))
     if named > most:
         text = f"{named} ids, {most} at most; send a file to POST /v1/erasures:bulk"
         raise ProblemError(422, text, kind="validation")
-    return {"kind": kind, "selector": selector.model_dump(exclude_none=True)}
+    return {"kind": kind, "selector": parts}
 
 
 def _options(body: BaseModel, name: str, key: str | None) -> dict[str, Any]:

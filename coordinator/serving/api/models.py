@@ -41,18 +41,38 @@ class In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SelectorIn(In):
-    """Which records: what it needs depends on the kind."""
+class IdsIn(In):
+    """Of kind nodes, labels or features; of features all columns."""
 
-    ids: list[Id] | None = Field(default=None, description="of kind nodes, features or labels")
-    columns: list[Name] | None = Field(
-        default=None, description="features: these columns; default all"
-    )
-    pairs: list[Pair] | None = Field(default=None, description="edges as (u, v)")
-    subject_id: Id | None = Field(default=None, description="a person of the subject map")
-    where: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
-        default=None, description="a predicate over node columns, as \"type = 'account'\""
-    )
+    ids: list[Id]
+
+
+class CellsIn(In):
+    """Of kind features: some columns of some nodes."""
+
+    ids: list[Id]
+    columns: Annotated[list[Name], Field(min_length=1)]
+
+
+class PairsIn(In):
+    """Of kind edges: (u, v) each."""
+
+    pairs: list[Pair]
+
+
+class PersonIn(In):
+    """Of kind subject: a person of the subject map."""
+
+    subject_id: Id
+
+
+class WhereIn(In):
+    """Of kind predicate: the nodes for which it holds, as ``type = 'account'``."""
+
+    where: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+SelectorIn = IdsIn | CellsIn | PairsIn | PersonIn | WhereIn
 
 
 class PlanIn(In):

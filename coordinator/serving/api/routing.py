@@ -146,5 +146,5 @@ def new_router(tag: str, *, has_keys: bool = True) -> APIRouter:
         tags=[tag],
         route_class=GuardedRoute,
         dependencies=[Security(BEARER)] if has_keys else None,
-        responses=problems(401, 403, 422, 500, 503) if has_keys else problems(500, 503),
+        responses=problems(400, 401, 403, 422, 500, 503) if has_keys else problems(500, 503),
     )

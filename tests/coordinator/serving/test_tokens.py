@@ -120,7 +120,7 @@ def test_a_token_without_a_signature_is_refused(door: Api) -> None:
 
 @pytest.mark.parametrize("kid", ["RS256", "ES256", "EdDSA", "shared"])
 def test_a_public_key_is_no_shared_secret(door: Api, kid: str) -> None:
-    """Algorithm confusion: HMAC under the bytes of a public key, or under a key that is not taken."""
+    """Algorithm confusion: HMAC under the bytes of a public key, or under the shared key."""
     secrets = [SHARED]
     if kid in KEYS:
         public = KEYS[kid].public_key()

@@ -20,7 +20,7 @@ from coordinator.serving.office import Office
 from coordinator.serving.settings import ServeSettings
 from shards.config import ShardsConfig
 from shards.recipe import choose_profile
-from tests.coordinator.serving.browsing import console_app
+from tests.coordinator.serving.console.browsing import console_app
 from tests.coordinator.systems import Workbench, planted
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -11,9 +11,10 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from cluster.errors import UnweaveError
+from coordinator.serving.api.problems import ProblemError, problem_of, unexpected
 from coordinator.serving.backend import OfficeLink
 from coordinator.serving.console.forms import is_same_origin, read_form
-from coordinator.serving.console.refusals import LoginNeededError, RefusalError, refusal_of
+from coordinator.serving.console.refusals import LoginNeededError, refusal
 from coordinator.serving.console.render import Templates
 from coordinator.serving.console.sessions import LoginBrake, Session, Sessions, path_of
 from coordinator.serving.console.settings import ConsoleSettings
@@ -56,8 +57,8 @@ class Visit:
 
     @property
     def who(self) -> str:
-        """The name under which this visitor acts: the key's id, which nobody can choose."""
-        return self.session.key_id
+        """The name under which this visitor acts, as the API's callers: nobody can choose it."""
+        return f"key:{self.session.key_id}"
 
     def query(self, name: str) -> str:
         """A parameter of the address; never the id of a record."""
@@ -121,7 +122,7 @@ class Desk:
         try:
             visit = await self._visit(request, needs_login=roles is not None)
             if roles is not None and not visit.may(roles):
-                raise RefusalError(403, "Not allowed", _who_may(visit.role, roles))
+                raise refusal(403, "Not allowed", _who_may(visit.role, roles))
             if request.method == "POST":
                 visit = await self._with_form(visit)
             return await handler(self, visit)
@@ -129,15 +130,15 @@ class Desk:
             if "hx-request" in request.headers:  # a part of a page: have the whole one reloaded
                 return Response(status_code=401, headers={"HX-Refresh": "true"})
             return RedirectResponse(f"{path_of(request)}/login", 303)
-        except RefusalError as refusal:
-            return self.refuse(visit, refusal)
+        except ProblemError as problem:
+            return self.refuse(visit, problem)
         except UnweaveError as error:
-            return self.refuse(visit, refusal_of(error))
+            return self.refuse(visit, problem_of(error))
         except Exception as error:
             # the message may name records; its kind does not
             extra = {"event": "console_failed", "error": type(error).__name__}
             logger.error("a page of the console failed", extra=extra)
-            return self.refuse(visit, RefusalError(500, "That went wrong", "the log has its kind"))
+            return self.refuse(visit, unexpected())
 
     async def _visit(self, request: Request, *, needs_login: bool) -> Visit:
         session = self.sessions.read(request)
@@ -156,11 +157,11 @@ class Desk:
         return next((key for key in keys if key["key_id"] == key_id and key["is_valid"]), None)
 
     async def _with_form(self, visit: Visit) -> Visit:
-        form = await read_form(visit.request)
+        form = await read_form(visit.request, self.settings)
         token = form.pop("csrf", "")
         known = bool(visit.session.sid) and self.sessions.is_csrf_token(visit.session, token)
         if not known or not is_same_origin(visit.request):
-            raise RefusalError(
+            raise refusal(
                 403,
                 "This form is not from here",
                 "it has no valid token of your session; open the page again and send it from there",
@@ -183,12 +184,11 @@ class Desk:
         """To another page of the console, by GET."""
         return RedirectResponse(f"{path_of(visit.request)}{path}", 303)
 
-    def refuse(self, visit: Visit, refusal: RefusalError) -> HTMLResponse:
+    def refuse(self, visit: Visit, problem: ProblemError) -> HTMLResponse:
         """The page that says why not."""
-        page = self.page(visit, "refusal.html", code=refusal.status, refusal=refusal)
+        page = self.page(visit, "refusal.html", code=problem.status, problem=problem)
         page.headers["HX-Reswap"] = "none"  # a part of a page stays as it was
-        if refusal.retry_after_s:
-            page.headers["Retry-After"] = str(refusal.retry_after_s)
+        page.headers.update(problem.headers)
         return page
 
 

@@ -7,35 +7,29 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Request
 
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.api.bodies import bounded, check_length, media_type, read_body
+from coordinator.serving.console.refusals import refusal
+from coordinator.serving.console.settings import ConsoleSettings
 
-MOST_BYTES: Final = 2 * 1024 * 1024  # a list of 100 000 ids fits
 MOST_FIELDS: Final = 500
 FORM: Final = "application/x-www-form-urlencoded"
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, settings: ConsoleSettings) -> dict[str, str]:
     """The fields of a form; of two with one name the last counts.
 
     Raises:
-        RefusalError: it is no form, or too large.
+        ProblemError: it is no form, too large, or too slow.
     """
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
-        raise RefusalError(415, "Not a form", f"send {FORM}; or use the API, which takes JSON")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise RefusalError(
-                413,
-                "Too large",
-                f"a form may have {MOST_BYTES // 1024} KiB; send longer lists of ids in parts, or "
-                "with POST /v1/erasures:bulk",
-            )
+    if media_type(request) != FORM:
+        raise refusal(415, "Not a form", f"send {FORM}; or use the API, which takes JSON")
+    check_length(request, settings.max_form_bytes)
+    receive = bounded(request.receive, settings.max_form_bytes, settings.form_timeout_s)
+    body = await read_body(Request(request.scope, receive))
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
-        raise RefusalError(400, "Not a form", "the body is no list of form fields") from None
+        raise refusal(400, "Not a form", "the body is no list of form fields") from None
     return dict(pairs)
 
 

@@ -28,7 +28,7 @@ from coordinator.serving.console.pages import (
     request,
     shards,
 )
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.console.settings import PREFIX, ConsoleSettings
 
 
@@ -50,7 +50,7 @@ class MenuItem(NamedTuple):
 
 
 async def _nowhere(desk: Desk, visit: Visit) -> Response:
-    raise RefusalError(404, "No such page", "choose a page from the menu")
+    raise refusal(404, "No such page", "choose a page from the menu")
 
 
 async def _to_overview(desk: Desk, visit: Visit) -> Response:

@@ -10,7 +10,7 @@ from fastapi import Response
 from coordinator.requests.states import State
 from coordinator.serving.console.access import ADMINS
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
 from coordinator.serving.roles import ROLES
 
@@ -31,7 +31,7 @@ async def make_key(desk: Desk, visit: Visit) -> Response:
     """A new key, shown in this one answer."""
     role, days = visit.form.get("role", ""), visit.form.get("days", "").strip()
     if role not in ROLES:
-        raise RefusalError(400, "No such role", f"choose one of {', '.join(ROLES)}")
+        raise refusal(400, "No such role", f"choose one of {', '.join(ROLES)}")
     note = visit.form.get("note", "").strip()
     made = await desk.ask(Office.create_key, role, visit.who, expires_at=_expiry(days), note=note)
     return await _page(desk, visit, made=made)
@@ -42,7 +42,7 @@ def _expiry(days: str) -> str | None:
         return None
     if not (days.isascii() and days.isdigit() and 1 <= int(days) <= LONGEST_DAYS):
         detail = f"days is a number from 1 to {LONGEST_DAYS}, or empty"
-        raise RefusalError(400, "No such time", detail)
+        raise refusal(400, "No such time", detail)
     at = datetime.now(UTC) + timedelta(days=int(days))
     return at.isoformat().replace("+00:00", "Z")
 

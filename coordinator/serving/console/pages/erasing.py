@@ -14,6 +14,7 @@ from fastapi import Response
 
 from cluster.errors import RequestError, UnweaveError
 from coordinator.requests.regulations import NORMAL, PRIORITIES, PROFILES
+from coordinator.serving.api.problems import problem_of
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.forms import listed
 from coordinator.serving.console.render import (
@@ -55,10 +56,10 @@ async def look_up(desk: Desk, visit: Visit) -> Response:
     """How much of what is asked for is here."""
     given = _given(visit.form)
     try:
-        asked = await _typed(desk, asked_of(given))
+        asked = await _typed(desk, asked_of(given, desk.settings.max_ids))
         found = await desk.ask(Office.lookup, asked, visit.who)
     except UnweaveError as error:
-        return _form(desk, visit, given, step=LOOK_UP, problem=str(error))
+        return _form(desk, visit, given, step=LOOK_UP, problem=problem_of(error).detail)
     return _form(desk, visit, given, step=PREVIEW, found=found)
 
 
@@ -66,11 +67,11 @@ async def preview(desk: Desk, visit: Visit) -> Response:
     """What the erasure would do; a preview reads about a person, so it is a look-up in the log."""
     given = _given(visit.form)
     try:
-        asked = await _typed(desk, asked_of(given))
+        asked = await _typed(desk, asked_of(given, desk.settings.max_ids))
         await desk.ask(Office.lookup, asked, visit.who)
         plan = await desk.ask(Office.plan, asked, "report")
     except UnweaveError as error:
-        return _form(desk, visit, given, step=LOOK_UP, problem=str(error))
+        return _form(desk, visit, given, step=LOOK_UP, problem=problem_of(error).detail)
     return _confirm(desk, visit, plan, OPTIONS)
 
 
@@ -86,19 +87,23 @@ async def confirm(desk: Desk, visit: Visit) -> Response:
     try:
         made = await desk.ask(Office.submit, None, plan["plan_id"], _options(visit, options))
     except RequestError as error:
-        return _confirm(desk, visit, plan, options, str(error))
+        return _confirm(desk, visit, plan, options, problem_of(error).detail)
     return desk.redirect(visit, f"/requests/{made['request_id']}?did=submit")
 
 
-def asked_of(given: Mapping[str, str]) -> dict[str, Any]:
+def asked_of(given: Mapping[str, str], most: int) -> dict[str, Any]:
     """What a form asks for, as the office takes it.
 
     Raises:
-        RequestError: nothing is named, or a line is no pair.
+        RequestError: nothing is named, too much is, or a line is no pair.
     """
     kind, lines = given["kind"], listed(given["what"])
     if not lines:
         raise RequestError("nothing is named; write at least one id")
+    if len(lines) > most:
+        raise RequestError(
+            f"{len(lines)} lines, and {most} at most; send more with POST /v1/erasures:bulk"
+        )
     if kind == "edges":
         return {"kind": kind, "selector": {"pairs": [_pair(line) for line in lines]}}
     if kind in ("subject", "predicate"):

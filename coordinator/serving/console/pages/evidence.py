@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from markupsafe import Markup
 
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
 
 NUMBER: Final = re.compile(r"[0-9]{1,18}")
@@ -107,7 +107,7 @@ async def audit(desk: Desk, visit: Visit) -> Response:
     """The audit log, paged, and its head."""
     cursor = visit.query("cursor")
     if cursor and not NUMBER.fullmatch(cursor):
-        raise RefusalError(400, "No such page", "cursor is the number of a row")
+        raise refusal(400, "No such page", "cursor is the number of a row")
     found = await desk.ask(
         Office.audit, int(cursor) if cursor else None, desk.settings.page_size, newest_first=True
     )

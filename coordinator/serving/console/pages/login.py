@@ -6,7 +6,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.console.sessions import COOKIE, path_of
 from coordinator.serving.office import Office
 
@@ -23,7 +23,7 @@ async def login(desk: Desk, visit: Visit) -> Response:
     if wait_s > 0:
         seconds = int(wait_s) + 1
         detail = f"too many failed attempts from your address; try again in {seconds} s"
-        raise RefusalError(429, "Slow down", detail, retry_after_s=seconds)
+        raise refusal(429, "Slow down", detail, retry_after_s=seconds)
     key = await desk.ask(Office.authenticate, visit.form.get("key", "").strip())
     if key is None:
         desk.brake.failed(client)

@@ -12,7 +12,7 @@ from fastapi import Response
 
 from coordinator.requests.states import State
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
 
 KINDS: Final = ("nodes", "edges", "features", "labels", "mixed", "subject", "predicate", "file")
@@ -65,7 +65,7 @@ def _check(filters: Mapping[str, str]) -> None:
     for name, value in filters.items():
         if value and value not in known[name]:
             choices = ", ".join(sorted(known[name] - {""}))
-            raise RefusalError(400, "No such filter", f"{name} is one of {choices}")
+            raise refusal(400, "No such filter", f"{name} is one of {choices}")
 
 
 def _due_before(days: str) -> str | None:

@@ -16,7 +16,7 @@ from coordinator.serving.console.pages.request_facts import (
     receipt_facts,
     steps_of,
 )
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
 
 GRAVE: Final = frozenset({Action.REJECT, Action.CANCEL})
@@ -75,9 +75,9 @@ async def act(desk: Desk, visit: Visit) -> Response:
     roles = ACTIONS.get(name)
     if roles is None:
         choices = ", ".join(ACTIONS)
-        raise RefusalError(404, "No such action", f"choose one of {choices}")
+        raise refusal(404, "No such action", f"choose one of {choices}")
     if not visit.may(roles):
-        raise RefusalError(403, "Not allowed", f"that needs the role {' or '.join(sorted(roles))}")
+        raise refusal(403, "Not allowed", f"that needs the role {' or '.join(sorted(roles))}")
     reason = visit.form.get("reason", "").strip()
     await desk.ask(Office.act, request_id, name, visit.who, reason)
     return desk.redirect(visit, f"/requests/{request_id}?did={name}")

@@ -14,7 +14,7 @@ from coordinator.requests.states import OPEN
 from coordinator.serving.console.access import STAFF
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.picture import draw, undirected
-from coordinator.serving.console.refusals import RefusalError
+from coordinator.serving.console.refusals import refusal
 from coordinator.serving.console.render import (
     NOTHING,
     parse,
@@ -65,7 +65,7 @@ async def shard(desk: Desk, visit: Visit) -> Response:
     """One shard: its numbers, its neighbours, and the open requests that reach it."""
     text = visit.request.path_params["number"]
     if not NUMBER.fullmatch(text):
-        raise RefusalError(404, "No such shard", "a shard has a number")
+        raise refusal(404, "No such shard", "a shard has a number")
     number = int(text)
     found = await desk.ask(Office.shard, number)
     requests = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -12,6 +14,7 @@ from httpx import Response
 from coordinator.serving.backend import LocalOffice
 from coordinator.serving.console import ConsoleSettings, make_console
 from coordinator.serving.office import Office
+from tests.coordinator.clock import Clock
 
 BASE = "/console"
 FETCHED = ("data-hx-get", "data-source", "data-envelope", "data-keys")
@@ -153,3 +156,30 @@ def visitor(app: FastAPI, office: Office, role: str) -> Visitor:
     found = Visitor(app)
     found.log_in(made["key"])
     return found
+
+
+def submitted(office: Office, node: Any, **options: Any) -> str:
+    """Id of a request for one node."""
+    asked = {"kind": "nodes", "selector": {"ids": [node]}}
+    return str(office.submit(asked, None, {"requested_by": "somebody"} | options)["request_id"])
+
+
+def completed(office: Office, clock: Clock, node: Any) -> str:
+    """Id of a request that was carried out."""
+    request_id = submitted(office, node, priority="urgent")
+    office.system.run()
+    assert office.request(request_id)["state"] == "completed"
+    return request_id
+
+
+def erase(person: Visitor, what: str, **options: str) -> str:
+    """Look up, preview and confirm; the address of the request."""
+    form = person.page("/erase").form("/preview")
+    person.send(form, to=f"{BASE}/erase/look-up", what=what)
+    preview = Page(person.send(form, what=what).text)
+    confirm = preview.form("/confirm")
+    total = re.search(r"records that go, (\d+)", preview.text)
+    assert total is not None, preview.text
+    answer = person.send(confirm, count=total[1], **options)
+    assert answer.status_code == 303, Page(answer.text).text
+    return str(answer.headers["location"]).split("?")[0]

@@ -79,8 +79,9 @@ class Stack:
             size, inner, outer = weight.shape
             flat = np.ascontiguousarray(weight.transpose(1, 0, 2)).reshape(inner, size * outer)
             return np.asarray(_times(h, flat)).reshape(h.shape[0], size, outer)
-        found = torch.bmm(torch.from_numpy(h).transpose(0, 1), torch.from_numpy(weight))
-        return np.ascontiguousarray(found.transpose(0, 1).numpy())
+        by_shard = torch.bmm(torch.from_numpy(h).transpose(0, 1), torch.from_numpy(weight))
+        product: Array = by_shard.transpose(0, 1).contiguous().numpy()
+        return product
 
     def stepped(self, step: Step, h: Any, name: str) -> Array:
         """``[t, s, e]``: a step of message passing and a product, over the narrower side."""
@@ -88,7 +89,8 @@ class Stack:
         width = h.shape[1] if h.ndim == 2 else h.shape[1] * h.shape[2]
         if width <= weight.shape[0] * weight.shape[2]:
             return self.product(step.over(h), name)
-        return step.mix(self.product(step.read(h), name))
+        mixed: Array = step.mix(self.product(step.read(h), name))
+        return mixed
 
 
 @dataclass(frozen=True, eq=False)

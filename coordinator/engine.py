@@ -5,12 +5,12 @@ It knows nothing of requests: :mod:`coordinator.erasing` decides what is to go a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from sqlalchemy import Connection
@@ -24,7 +24,7 @@ from cluster.partition import Partition
 from cluster.partitioners import make_partition
 from cluster.segments import graph_digest
 from cluster.store import LocalStore, note_damage
-from coordinator.aggregators.base import AGGREGATOR, AggregatorState, FitContext
+from coordinator.aggregators.base import AggregatorState, FitContext, load_state
 from coordinator.backups import expire_backups
 from coordinator.config import Config, StorageConfig, load_config
 from coordinator.generation import Generation
@@ -185,7 +185,7 @@ class Engine:
         graph = None
         try:
             graph = load_graph(self.store, generation.graph_key)
-            aggregator = self._load_aggregator(generation, body["aggregator"])
+            aggregator = load_state(self.store, generation, body["aggregator"])
             self.live = Live(graph, partition, generation, aggregator)
         except CorruptArtefactError as error:
             if source is None and error.path.startswith((GRAPH, SEGMENT)):
@@ -196,13 +196,6 @@ class Engine:
             note_damage(error)
             self.live = Live(graph, partition, generation, aggregator)
             self.rebuild()
-
-    def _load_aggregator(self, generation: Generation, meta: Mapping[str, Any]) -> AggregatorState:
-        stored = [item for item in generation.artefacts if item[0] == AGGREGATOR]
-        kinds = (AGGREGATOR, "posteriors")
-        artefacts = tuple(item for item in generation.artefacts if item[0] in kinds)
-        tensors = self.store.get(*stored[0]).tensors if stored else {}
-        return AggregatorState(Digest(generation.aggregator_key), tensors, meta, artefacts)
 
     def require_same(self, source: Graph, generation: Generation) -> Graph:
         """The source less what was erased here, which must be the published graph.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from cluster.graph import Graph
+from shards.content import incoming
 
 Array = npt.NDArray[Any]
 
@@ -42,10 +43,11 @@ def affinity(graph: Graph, owner: Array, shards: Sequence[int], rows: Array | No
 
 def _step(graph: Graph, rows: Array) -> sp.csr_matrix:
     """``[n, N]`` chances of going from some rows to each row in one step of the walk."""
-    stay = sp.csr_matrix(
-        (np.ones(len(rows)), rows, np.arange(len(rows) + 1)), shape=(len(rows), graph.num_nodes)
-    )
-    step = graph.adjacency.matrix()[rows] + stay
+    at, place = incoming(graph.adjacency, rows)
+    column = np.concatenate([graph.adjacency.indices[at], rows])
+    row = np.concatenate([place, np.arange(len(rows))])
+    step = sp.csr_matrix((np.ones(len(row)), (row, column)), shape=(len(rows), graph.num_nodes))
+    step.sort_indices()  # sums run in canonical order
     counts = np.diff(step.indptr)
     step.data = np.repeat(1 / counts, counts)
     return step

@@ -191,5 +191,5 @@ def incoming(adjacency: Adjacency, rows: Array) -> tuple[Array, Array]:
     """Positions in the adjacency of the edges into ``rows``, and the local row of each target."""
     starts, stops = adjacency.indptr[rows], adjacency.indptr[rows + 1]
     counts = stops - starts
-    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    offsets = np.repeat(starts - (np.cumsum(counts) - counts), counts)
     return np.arange(int(counts.sum())) + offsets, np.repeat(np.arange(len(rows)), counts)

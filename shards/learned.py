@@ -59,10 +59,22 @@ def graph_experts(
     graph: Graph, state: RidgeState, head: RidgeHead, rows: Array
 ) -> dict[str, Array]:
     """``[n, C]`` answers on some rows of the experts that read the graph and no submodel."""
+    return experts_beside(graph, state.labels, scores(state, head), rows)
+
+
+def experts_beside(graph: Graph, labels: Array, ridge: Array, rows: Array) -> dict[str, Array]:
+    """:func:`graph_experts`, the scores of the ridge head being known.
+
+    Args:
+        graph: the current graph.
+        labels: ``[N]`` training label of each row, negative where a row does not count.
+        ridge: ``[N, C]`` scores.
+        rows: the rows wanted.
+    """
     around, num_classes = whole(graph), graph.schema.num_classes
-    step, given = symmetric_operator(around), one_hot(state.labels, num_classes)
-    ridge, prior = scores(state, head), class_frequencies(given)
-    known, beside = state.labels >= 0, graph.adjacency.matrix()[rows].astype(np.float32)
+    step, given = symmetric_operator(around), one_hot(labels, num_classes)
+    prior = class_frequencies(given)
+    known, beside = labels >= 0, graph.adjacency.matrix()[rows].astype(np.float32)
     base = np.clip(ridge, 0, 1)
     return {
         "propagation": propagate_labels(step, given, LABEL_STEPS, prior, rows),
@@ -104,13 +116,24 @@ def gather(graph: Graph, state: RidgeState, head: RidgeHead, fit: FitRows) -> Ev
     """Everything that is known about some rows."""
     tables = graph_experts(graph, state, head, fit.rows)
     nodes = nodes_of(graph, state.labels, fit.rows)
-    given = GateInput(
-        affinity(graph, fit.owner, fit.shards, fit.rows),
-        fit.posteriors,
-        held_labels(fit.owner, state.labels, fit.shards, graph.schema.num_classes),
-        nodes[:, 1],
-    )
-    return Evidence(given, nodes, tables)
+    held = held_labels(fit.owner, state.labels, fit.shards, graph.schema.num_classes)
+    return assemble(graph, fit, held, nodes, tables)
+
+
+def assemble(
+    graph: Graph, fit: FitRows, held: Array, nodes: Array, experts: Mapping[str, Array]
+) -> Evidence:
+    """Everything that is known about some rows, put together.
+
+    Args:
+        graph: the current graph.
+        fit: the n rows, and what the submodels say of them.
+        held: ``[s, C]`` training labels of each class that a shard owns.
+        nodes: ``[n, 3]`` features of the rows.
+        experts: ``[n, C]`` answers there of the experts that read no submodel.
+    """
+    near = affinity(graph, fit.owner, fit.shards, fit.rows)
+    return Evidence(GateInput(near, fit.posteriors, held, nodes[:, 1]), nodes, experts)
 
 
 def fit_learned(evidence: Evidence, y: Array) -> dict[str, Array]:

@@ -10,6 +10,7 @@ surviving rows gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -326,6 +327,11 @@ def _factor(gram: torch.Tensor, ridge: float) -> torch.Tensor | None:
 
 def scores(state: RidgeState, head: RidgeHead) -> Array:
     """``[N, C]`` float32 scores; in training they aim at 1 for the label and 0 elsewhere."""
+    return scores_of(state.features, len(state.slots), head)
+
+
+def scores_of(features: Callable[[slice], Array], size: int, head: RidgeHead) -> Array:
+    """``[n, C]`` float32 scores of n rows, whose features are given ``SCORED`` at a time."""
     num_classes = head.weights.shape[1]
     padded = -(-num_classes // LANES) * LANES  # a product with full lanes is twice as fast
     weights = torch.zeros(len(head.weights), padded)
@@ -333,8 +339,8 @@ def scores(state: RidgeState, head: RidgeHead) -> Array:
     buffer = torch.empty(
         SCORED, len(head.weights)
     )  # fresh memory would cost as much as the product
-    found = torch.empty(len(state.slots), padded)
-    for first in range(0, len(state.slots), SCORED):
-        piece = torch.from_numpy(state.features(slice(first, first + SCORED)))
+    found = torch.empty(size, padded)
+    for first in range(0, size, SCORED):
+        piece = torch.from_numpy(features(slice(first, first + SCORED)))
         torch.mm(buffer[: len(piece)].copy_(piece), weights, out=found[first : first + len(piece)])
     return found[:, :num_classes].numpy() + np.float32(1 / num_classes)

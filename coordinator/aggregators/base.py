@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from cluster.partition import Partition
 from cluster.store import Blob, Store
 from coordinator.config import Config
 from coordinator.disturbance import Disturbance
+from coordinator.generation import Generation
 from coordinator.pools import Pool
 from shards.recipe import Recipe
 
@@ -107,6 +108,20 @@ class ServingHome:
     pool: Pool
 
 
+class GraphTables(Protocol):
+    """What the whole graph tells a fitted aggregator, held in this process."""
+
+    def answer(self, posteriors: Array, view: View, tensors: Mapping[str, Array]) -> Array:
+        """``[n, C]`` float64 probabilities on the rows of a view.
+
+        Args:
+            posteriors: ``[s, n, C]`` of the view's shards.
+            view: which rows and shards.
+            tensors: what the fit gave.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class View:
     """What an aggregator may read while it answers: the current graph and who owns what.
@@ -116,12 +131,16 @@ class View:
         owner: ``[N]`` owner of each row, negative where no shard owns it.
         shards: ``[s]`` shard numbers of the posteriors, in order.
         home: for an aggregator that lets a worker answer.
+        rows: ``[n]`` rows that the posteriors speak of; None for all of them.
+        tables: for an aggregator that reads the whole graph, in the place of a worker.
     """
 
     graph: Graph
     owner: Array
     shards: tuple[int, ...]
     home: ServingHome | None = None
+    rows: Array | None = None
+    tables: GraphTables | None = None
 
 
 class Aggregator(ABC):
@@ -131,6 +150,7 @@ class Aggregator(ABC):
     needs_fit = False  # whether it answers by parameters of its own
     reads_submodels = True  # whether the submodels have a say
     reads_labels = False  # whether a label step is part of it
+    reads_walk = False  # whether a walk of two steps around a row has a part in its answer
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit on the declared inputs; without parameters there is only a key."""
@@ -144,11 +164,35 @@ class Aggregator(ABC):
         """
         return None
 
+    def leave_out(self, state: AggregatorState, kept: Array) -> AggregatorState:
+        """The parameters with some shards' votes dropped (``[s]`` bool, those that are kept)."""
+        return state
+
     @abstractmethod
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
     ) -> Array:
-        """Aggregate ``[s, N, C]`` posteriors to ``[N, C]`` probabilities."""
+        """Aggregate ``[s, n, C]`` posteriors on the view's rows to ``[n, C]`` probabilities."""
+
+
+def reweighted(state: AggregatorState, kept: Array) -> AggregatorState:
+    """A state whose ``weights`` are one a shard, those kept sharing all; alike if none has any."""
+    weights = state.tensors["weights"][kept]
+    total = weights.sum()
+    shares = weights / total if total > 0 else np.full(len(weights), 1 / max(len(weights), 1))
+    return replace(state, tensors={**state.tensors, "weights": shares})
+
+
+def load_state(store: Store, generation: Generation, meta: Mapping[str, Any]) -> AggregatorState:
+    """The fitted aggregator of a published generation.
+
+    Raises:
+        CorruptArtefactError: its parameters are missing or changed.
+    """
+    stored = [item for item in generation.artefacts if item[0] == AGGREGATOR]
+    artefacts = tuple(item for item in generation.artefacts if item[0] in (AGGREGATOR, PACK))
+    tensors = store.get(*stored[0]).tensors if stored else {}
+    return AggregatorState(Digest(generation.aggregator_key), tensors, meta, artefacts)
 
 
 def weighted_sum(posteriors: Array, weights: Array) -> Array:

@@ -18,6 +18,7 @@ class Gate(Aggregator):
     """Affinity-gated mixture of the submodels' posteriors."""
 
     kind = "gate"
+    reads_walk = True
 
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
@@ -28,6 +29,6 @@ class Gate(Aggregator):
 
 
 def gate_weights(view: View, mix: float) -> Array:
-    """``[N, s]`` float64 weights, each row adding up to 1."""
-    share = affinity(view.graph, view.owner, view.shards)
+    """``[n, s]`` float64 weights on the view's rows, each row adding up to 1."""
+    share = affinity(view.graph, view.owner, view.shards, view.rows)
     return np.asarray((1 - mix) / len(view.shards) + mix * share)

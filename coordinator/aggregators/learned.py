@@ -32,6 +32,7 @@ class Learned(Aggregator):
     kind = "learned"
     needs_fit = True
     reads_labels = True
+    reads_walk = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Compute moved answers and statistics, keep the others, refit."""
@@ -52,7 +53,7 @@ class Learned(Aggregator):
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config
     ) -> Array:
-        """The stack on every row, computed by a worker."""
+        """The stack, computed by a worker on every row where this process holds no tables."""
         return answer(posteriors, view, state, config)
 
 

@@ -28,6 +28,7 @@ class Merge(Aggregator):
     kind = "merge"
     needs_fit = True
     reads_submodels = False
+    reads_walk = True
 
     def fit(self, context: FitContext) -> AggregatorState:
         """Fit the head on the training rows, statistics of unmoved rows kept."""
@@ -74,7 +75,9 @@ def probe_rows(graph: Graph, config: Config, labels: Array) -> Array:
 
 
 def answer(posteriors: Array, view: View, state: AggregatorState, config: Config) -> Array:
-    """Let a worker answer for every row of the view's graph."""
+    """Answer by the view's tables, or let a worker answer for every row of its graph."""
+    if view.tables is not None:
+        return view.tables.answer(posteriors, view, state.tensors)
     home = view.home
     assert home is not None, "an aggregator that reads the graph needs to know where it is stored"
     ridge = RidgeJob(

@@ -21,6 +21,7 @@ from coordinator.aggregators.base import (
     Array,
     FitContext,
     View,
+    reweighted,
     weighted_alike,
 )
 from coordinator.aggregators.fitrows import fit_answers
@@ -48,6 +49,10 @@ class Optimal(Aggregator):
         context.write({**blobs, (AGGREGATOR, str(key)): Blob({"weights": weights}, meta)})
         artefacts = ((AGGREGATOR, str(key)), (PACK, answers.pack))
         return AggregatorState(key, {"weights": weights}, meta, artefacts)
+
+    def leave_out(self, state: AggregatorState, kept: Array) -> AggregatorState:
+        """The other shards share the weight."""
+        return reweighted(state, kept)
 
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config

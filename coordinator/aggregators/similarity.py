@@ -30,6 +30,7 @@ from coordinator.aggregators.base import (
     Array,
     FitContext,
     View,
+    reweighted,
     weighted_alike,
 )
 from coordinator.config import Config
@@ -58,6 +59,10 @@ class Similarity(Aggregator):
         weights = np.asarray(_shard_weights(context, shards), np.float64)
         context.write({(AGGREGATOR, str(key)): Blob({"weights": weights})})
         return AggregatorState(key, {"weights": weights}, {}, ((AGGREGATOR, str(key)),))
+
+    def leave_out(self, state: AggregatorState, kept: Array) -> AggregatorState:
+        """The other shards share the weight."""
+        return reweighted(state, kept)
 
     def combine(
         self, posteriors: Array, view: View, state: AggregatorState, config: Config

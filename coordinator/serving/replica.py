@@ -137,13 +137,14 @@ class Replica:
         """Predict nodes.
 
         Returns:
-            ``generation``, ``epoch``, ``policy``, ``stale_shards``, and ``results`` in order: ``id``
-            with ``label`` and ``proba`` (class -> probability, the ``top_k`` largest if given), or
-            with ``error``: ``gone`` for what is masked, ``unknown`` for what the graph lacks.
+            ``generation``, ``epoch``, ``policy``, ``stale_shards``, and ``results`` in order:
+            ``id`` with ``label`` and ``proba`` (class -> probability, the ``top_k`` largest if
+            given), or with ``error``: ``gone`` for what is masked, ``unknown`` for what the graph
+            lacks.
 
         Raises:
             NoLeaseError: it may not answer now.
-            StaleShardError: the policy is ``block``, and a shard that owns one of the nodes is stale.
+            StaleShardError: the policy is ``block``, and one of the nodes is a stale shard's.
             ConfigError: there is no such policy.
         """
         (found,) = self.predict_many([(ids, policy, top_k)])

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.client import Client, ServiceError
-from coordinator.pools.inline import InlinePool
-from tests.coordinator.systems import Workbench, planted
+from coordinator.system import System
+from tests.coordinator.systems import planted, tiny
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -43,11 +43,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, pool: InlinePool) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("serve")
-    bench = Workbench(pool, folder)
-    bench.fit(planted(10, 60), {"aggregator.kind": "learned"}, home=folder / "home").close()
-    bench.close()
+    config = tiny({"aggregator.kind": "learned"})
+    System.fit(planted(10, 60).graph(), config, folder / "home", pool="inline").close()
     command = [sys.executable, "-m", "coordinator.cli", "serve", "--home", str(folder / "home")]
     command += ["--init", "--port", str(free_port())]
     started = time.monotonic()

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import markdown, provenance
-from cluster.graph import TRAIN, Graph
+from cluster.graph import TRAIN, Change, Graph
 from cluster.readers.sbm import BlockModel, block_model
 from coordinator.client import Client, ServiceError
 from coordinator.config import load_config
@@ -190,7 +190,7 @@ def recompute(
         by_view.setdefault((answers.generation, answers.epoch), []).append(answers)
     for number in sorted({generation for generation, _ in by_view}):
         gone = generations[number]
-        survivors = graph.apply(Erasure(nodes=sorted(gone)).to_change())
+        survivors = graph.apply(Change(tuple(sorted(gone))))
         with System.fit(survivors, settings(), folder / str(number), pool="inline") as system:
             unmasked, masked = _table(system), set[str]()
             for (generation, epoch), found in sorted(by_view.items()):

@@ -62,13 +62,13 @@ def _serve(
     from coordinator.serving.deployment import APP, app
 
     ended = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: ended.set())
     owns = connect()
     try:
         ray_serve.start(http_options={"host": host, "port": port})
         args = {"home": home.absolute(), "replicas": replicas, "settings": settings}
         ray_serve.run(app(args), name=APP, route_prefix="/")
+        for name in (signal.SIGINT, signal.SIGTERM):  # Ray puts its own handlers in when it starts
+            signal.signal(name, lambda *_: ended.set())
         typer.echo(
             f"answering at http://{host}:{port}, console at http://{host}:{port}/console", err=True
         )

@@ -72,6 +72,7 @@ def request_view(
         | times
         | {
             "state": str(record.state),
+            "epoch": record.epoch,
             "is_closed": record.state in CLOSED,
             "urgency": "" if record.state in CLOSED else urgency(record, now),
             "actions": [str(a) for a in allowed(record.state) if str(a) in PEOPLES],

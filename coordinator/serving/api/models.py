@@ -205,6 +205,7 @@ class RequestOut(Out):
     external_request_id: str | None
     kind: str
     state: str
+    epoch: int | None
     is_closed: bool
     reason: str
     regulation: str

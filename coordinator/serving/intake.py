@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from cluster.errors import NotFoundError, RequestError, SelectorError, StalePlanError
-from coordinator.ask import Ask
+from coordinator.ask import SUBJECT, Ask
 from coordinator.asking import Asking
 from coordinator.planfile import plan_id as id_of
 from coordinator.requests.record import RequestRecord
@@ -240,15 +240,22 @@ class Intake(Callbacks):
         return found | {"kind": made.kind, "records": records}
 
     def _count(self, plan: Plan) -> dict[str, int]:
-        """Of what a plan was asked for: what is here, was never here, was forgotten or is to be."""
+        """Of what a plan was asked for: what is here, was never here, was forgotten or is to be.
+
+        A person counts as one, whatever is theirs.
+        """
         asked, graph = plan.asked, self.system.graph
+        if plan.kind == SUBJECT:
+            here = len(plan.subjects)
+            gone = 0 if here else min(len(plan.already), 1)
+            return {"found": here, "unknown": 1 - here - gone, "gone": gone}
         ids = [*asked.nodes, *asked.labels, *asked.features]
         if ids:
             missing = [i for i in ids if not graph.has_node(i)]
             gone, unknown = len(self.system.erasing.forgotten(missing)), len(missing)
             return {"found": len(ids) - unknown, "unknown": unknown - gone, "gone": gone}
         unknown, gone = len(plan.unknown), sum(plan.already.values())
-        named = len(asked.edges) or len(plan.subjects) + unknown + gone
+        named = len(asked.edges)
         return {"found": named - unknown - gone, "unknown": unknown, "gone": gone}
 
     def gone(self, ids: Sequence[Any]) -> list[bool]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ from coordinator.serving.views import PEOPLES, plan_view
 
 TRIES: Final = 20  # a request without a plan is planned again when the graph moved meanwhile
 FORMS: Final = ("csv", "txt")
+MEMORY: Final = Path("/dev/shm")  # where files lie in memory
 _OPTIONS: Final = (
     "regulation",
     "priority",
@@ -274,8 +276,8 @@ def _lying(content: bytes, form: str) -> Iterator[Path]:
     """A file as long as it is read: in memory where that is possible, and overwritten after."""
     if form not in FORMS:
         raise SelectorError(f"a file is {form!r}; choose one of {list(FORMS)}")
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    has_room = MEMORY.is_dir() and disk_usage(MEMORY).free > 2 * len(content)
+    with TemporaryDirectory(dir=MEMORY if has_room else None) as folder:
         path = Path(folder) / f"ids.{form}"
         path.write_bytes(content)
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from coordinator.ledger.engine import insert_new
 from coordinator.ledger.request_table import Read
@@ -194,24 +194,31 @@ class CallbackTable:
         row = callbacks.c.callback_id == callback.callback_id
         tx.execute(update(callbacks).where(row).values(values))
 
-    def due(self, now: datetime) -> Sequence[Delivery]:
-        """Deliveries to be tried, oldest first."""
+    def due(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Deliveries to be tried, oldest first, ``limit`` at most."""
         c = deliveries.c
-        return self._deliveries(c.state == PENDING, c.next_at <= now)
+        return self._deliveries(c.state == PENDING, c.next_at <= now, limit=limit)
 
     def deliveries(
-        self, *, state: str | None = None, request_id: str | None = None
+        self, *, state: str | None = None, request_id: str | None = None, limit: int | None = None
     ) -> Sequence[Delivery]:
         """Deliveries, oldest first.
 
         Args:
             state: only those in this state.
             request_id: only those about this request.
+            limit: at most so many.
         """
         c = deliveries.c
         wanted = [c.state == state] if state is not None else []
         wanted += [c.request_id == request_id] if request_id is not None else []
-        return self._deliveries(*wanted)
+        return self._deliveries(*wanted, limit=limit)
+
+    def counts(self) -> dict[str, int]:
+        """Number of deliveries in each state that has any."""
+        query = select(deliveries.c.state, func.count().label("number"))
+        with self._read() as tx:
+            return {row.state: row.number for row in tx.execute(query.group_by(deliveries.c.state))}
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """A delivery, or None."""
@@ -224,8 +231,8 @@ class CallbackTable:
         values = {name: getattr(delivery, name) for name in names}
         tx.execute(update(deliveries).where(row).values(values))
 
-    def _deliveries(self, *wanted: Any) -> Sequence[Delivery]:
+    def _deliveries(self, *wanted: Any, limit: int | None = None) -> Sequence[Delivery]:
         c = deliveries.c
         query = select(deliveries).where(*wanted).order_by(c.created_at, c.request_id, c.event)
         with self._read() as tx:
-            return [Delivery(**row._mapping) for row in tx.execute(query)]
+            return [Delivery(**row._mapping) for row in tx.execute(query.limit(limit))]

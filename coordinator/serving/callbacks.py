@@ -19,6 +19,7 @@ from cluster.errors import NotFoundError, RequestError
 from coordinator.ledger.callback_table import DEAD, DELIVERED, PENDING, Callback, Delivery
 from coordinator.requests.states import CLOSED
 from coordinator.serving.desk import Desk
+from coordinator.serving.settings import MAX_PAGE
 from coordinator.serving.views import event_view, iso
 from coordinator.serving.webhooks import DELIVERY, SIGNATURE, Caller, Outcome, check_url, signature
 
@@ -29,6 +30,7 @@ FIRST_PAUSE: Final = timedelta(seconds=10)
 LONGEST_PAUSE: Final = timedelta(hours=6)
 MAX_CALLBACKS: Final = 5  # of one request
 WORKERS: Final = 4  # calls at the same time
+AT_ONCE: Final = 200  # deliveries of one look
 SECRET_BYTES: Final = 32
 
 
@@ -132,14 +134,14 @@ class Callbacks(Desk):
     def deliveries(
         self, state: str | None = None, request_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Deliveries, oldest first.
+        """Deliveries, oldest first, as many as a page may have.
 
         Raises:
             RequestError: the state is none.
         """
         if state not in (None, PENDING, DELIVERED, DEAD):
             raise RequestError(f"state is {state!r}; choose {PENDING}, {DELIVERED} or {DEAD}")
-        found = self.ledger.callbacks.deliveries(state=state, request_id=request_id)
+        found = self.ledger.callbacks.deliveries(state=state, request_id=request_id, limit=MAX_PAGE)
         return [_delivery_view(item) for item in found]
 
     def redeliver(self, delivery_id: str, by: str = "") -> dict[str, Any]:
@@ -161,7 +163,7 @@ class Callbacks(Desk):
     def deliver(self) -> int:
         """Put new events on their way and make the calls that are due; returns how many."""
         self._queue()
-        due, lanes = self.ledger.callbacks.due(self.clock()), dict[str, list[Delivery]]()
+        due, lanes = self.ledger.callbacks.due(self.clock(), AT_ONCE), dict[str, list[Delivery]]()
         for item in due:
             lanes.setdefault(item.callback_id, []).append(item)
         if lanes:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from cluster.errors import NotFoundError, RequestError, SelectorError, StalePlanError
-from coordinator.ask import Ask
+from coordinator.ask import SUBJECT, Ask
 from coordinator.asking import Asking
 from coordinator.planfile import plan_id as id_of
 from coordinator.requests.record import RequestRecord
@@ -28,6 +29,7 @@ from coordinator.serving.views import PEOPLES, plan_view
 
 TRIES: Final = 20  # a request without a plan is planned again when the graph moved meanwhile
 FORMS: Final = ("csv", "txt")
+MEMORY: Final = Path("/dev/shm")  # where files lie in memory
 _OPTIONS: Final = (
     "regulation",
     "priority",
@@ -240,15 +242,22 @@ class Intake(Callbacks):
         return found | {"kind": made.kind, "records": records}
 
     def _count(self, plan: Plan) -> dict[str, int]:
-        """Of what a plan was asked for: what is here, was never here, was forgotten or is to be."""
+        """Of what a plan was asked for: what is here, was never here, was forgotten or is to be.
+
+        A person counts as one, whatever is theirs.
+        """
         asked, graph = plan.asked, self.system.graph
+        if plan.kind == SUBJECT:
+            here = len(plan.subjects)
+            gone = 0 if here else min(len(plan.already), 1)
+            return {"found": here, "unknown": 1 - here - gone, "gone": gone}
         ids = [*asked.nodes, *asked.labels, *asked.features]
         if ids:
             missing = [i for i in ids if not graph.has_node(i)]
             gone, unknown = len(self.system.erasing.forgotten(missing)), len(missing)
             return {"found": len(ids) - unknown, "unknown": unknown - gone, "gone": gone}
         unknown, gone = len(plan.unknown), sum(plan.already.values())
-        named = len(asked.edges) or len(plan.subjects) + unknown + gone
+        named = len(asked.edges)
         return {"found": named - unknown - gone, "unknown": unknown, "gone": gone}
 
     def gone(self, ids: Sequence[Any]) -> list[bool]:
@@ -267,8 +276,8 @@ def _lying(content: bytes, form: str) -> Iterator[Path]:
     """A file as long as it is read: in memory where that is possible, and overwritten after."""
     if form not in FORMS:
         raise SelectorError(f"a file is {form!r}; choose one of {list(FORMS)}")
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    has_room = MEMORY.is_dir() and disk_usage(MEMORY).free > 2 * len(content)
+    with TemporaryDirectory(dir=MEMORY if has_room else None) as folder:
         path = Path(folder) / f"ids.{form}"
         path.write_bytes(content)
         try:

@@ -29,11 +29,21 @@ EXTRAS: Final = (
     "replica",
     "generation",
     "epoch",
-    "thread",
+    "worker",
     "failures",
 )
 MAX_FRAMES: Final = 12
 QUIET: Final = ("uvicorn.access",)  # it logs paths with their queries
+TALKATIVE: Final = (
+    "sqlalchemy",
+    "python_multipart",
+    "multipart",
+    "httpx",
+    "httpcore",
+    "asyncio",
+    "numba",
+    "matplotlib",
+)  # at lower levels these repeat statements, bodies or URLs
 HANDLERS: Final = ("uvicorn", "uvicorn.error")
 
 
@@ -71,10 +81,10 @@ def configure_logs(level: int | str = logging.INFO, stream: TextIO | None = None
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
-    root.handlers, root.level = (
-        [handler],
-        logging.getLevelName(level) if isinstance(level, str) else level,
-    )
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in HANDLERS:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True

@@ -120,7 +120,7 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
         now, counts = self.clock(), self.ledger.requests.counts()
         oldest = self.oldest_due()
         left = None if oldest is None else (datetime.fromisoformat(oldest) - now).total_seconds()
-        pending = len(self.ledger.callbacks.deliveries(state=PENDING))
+        told = self.ledger.callbacks.counts()
         return {
             "queue_depth": counts,
             "oldest_due_s": left,
@@ -130,8 +130,5 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
             "generation": self.system.generation.number,
             "epoch": self.ledger.epoch(),
             "ready": self.info()["ready"],
-            "deliveries": {
-                PENDING: pending,
-                DEAD: len(self.ledger.callbacks.deliveries(state=DEAD)),
-            },
+            "deliveries": {state: told.get(state, 0) for state in (PENDING, DEAD)},
         } | self.observed.to_json()

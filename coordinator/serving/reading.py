@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from sqlalchemy import func, select
+
 from cluster.errors import RequestError
+from coordinator.ledger.tables import requests
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import CLOSED, OPEN, State
 from coordinator.requests.times import as_utc
@@ -142,8 +145,10 @@ class Reading(Desk):
 
     def oldest_due(self) -> str | None:
         """When the request that is due first is due; None where none is open."""
-        found = self.ledger.requests.find(state=OPEN)
-        return iso(min((record.due_at for record in found), default=None))
+        c = requests.c
+        query = select(func.min(c.due_at)).where(c.state.in_([str(state) for state in OPEN]))
+        with self.ledger.read() as tx:
+            return iso(tx.execute(query).scalar_one())
 
 
 def _states(text: str | None) -> State | frozenset[State] | None:

@@ -55,12 +55,12 @@ class Runner:
             self._failures = 0
         except LeaseError as error:
             self.lost_lease = True
-            extra = {"event": "lease_lost", "code": error.code, "thread": self._name}
+            extra = {"event": "lease_lost", "code": error.code, "worker": self._name}
             logger.error("another process is the writer now", extra=extra)
         except Exception as error:
             self._failures += 1
             code = error.code if isinstance(error, UnweaveError) else type(error).__name__
-            extra = {"event": "run_failed", "code": code, "thread": self._name}
+            extra = {"event": "run_failed", "code": code, "worker": self._name}
             logger.error("%s failed with %s", self._name, code, extra=extra)
 
     def _pause(self) -> float:

@@ -150,21 +150,26 @@ class Caller:
         self, parts: SplitResult, address: str, port: int, body: bytes, headers: Mapping[str, str]
     ) -> int:
         limit = self.settings.webhook_timeout_s
-        with socket.create_connection((address, port), timeout=limit) as plain:
-            end = threading.Timer(limit, _cut, [plain])  # whatever a slow server dribbles
+        plain = socket.create_connection((address, port), timeout=limit)
+        with _wrapped(plain, parts) as channel:
+            end = threading.Timer(limit, _cut, [channel])  # whatever a slow server dribbles
             end.daemon = True
             end.start()
             try:
-                return _talk(parts, _wrapped(plain, parts), body, headers)
+                if isinstance(channel, ssl.SSLSocket):
+                    channel.do_handshake()
+                return _talk(parts, channel, body, headers)
             finally:
                 end.cancel()
 
 
 def _wrapped(plain: socket.socket, parts: SplitResult) -> socket.socket:
+    """The channel to speak over; of TLS the handshake is still to be done."""
     if parts.scheme == "http":
         return plain
-    context = ssl.create_default_context()
-    return context.wrap_socket(plain, server_hostname=parts.hostname)
+    return ssl.create_default_context().wrap_socket(
+        plain, server_hostname=parts.hostname, do_handshake_on_connect=False
+    )
 
 
 def _talk(
@@ -185,4 +190,4 @@ def _talk(
 
 def _cut(channel: socket.socket) -> None:
     with suppress(OSError):
-        channel.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(channel, socket.SHUT_RDWR)  # below TLS, which is in use

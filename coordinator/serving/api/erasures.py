@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from coordinator.serving.api.bodies import media_type
 from coordinator.serving.api.models import (
@@ -25,7 +26,15 @@ from coordinator.serving.api.models import (
     SelectorIn,
 )
 from coordinator.serving.api.problems import ProblemError
-from coordinator.serving.api.routing import Asker, Services, Serving, allow, new_router, problems
+from coordinator.serving.api.routing import (
+    Asker,
+    Services,
+    Serving,
+    allow,
+    new_router,
+    problems,
+    services_of,
+)
 from coordinator.serving.office import Office
 from coordinator.serving.roles import (
     ACTION_ROLES,
@@ -266,9 +275,14 @@ async def _file_of(request: Request) -> tuple[bytes, str]:
         return await request.body(), forms[found]
     if found != "multipart/form-data":
         raise ProblemError(415, "send text/csv, text/plain or multipart/form-data")
-    async with request.form(max_files=1, max_fields=10) as form:
-        upload = form.get("file")
-        if upload is None or isinstance(upload, str):
-            raise ProblemError(422, "the form has no file named 'file'", kind="validation")
-        is_text = (upload.filename or "").lower().endswith(".txt")
-        return await upload.read(), "txt" if is_text else "csv"
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=10)
+    parser.spool_max_size = services_of(request).settings.max_file_bytes  # never to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ProblemError(400, f"the form cannot be read: {error.message}") from None
+    upload = form.get("file")
+    if upload is None or isinstance(upload, str):
+        raise ProblemError(422, "the form has no file named 'file'", kind="validation")
+    is_text = (upload.filename or "").lower().endswith(".txt")
+    return await upload.read(), "txt" if is_text else "csv"

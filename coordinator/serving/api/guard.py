@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any, Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.serving.api.meters import Meters
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED: Final = "unmatched"
 API: Final = "/v1/"
+CLIENT_LEFT: Final = 499  # in the log alone, as nginx has it: nobody is there to be answered
 CSP: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'"
@@ -50,6 +52,8 @@ class Guard:
                 await answer.problem(ProblemError(431, "the headers are too long"), receive)
             else:
                 await self.app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status = CLIENT_LEFT
         except Exception as error:
             text = "a route failed with %s"
             extra = {"event": "route_failed", "route": route_of(scope)}

@@ -138,6 +138,27 @@ def test_a_form_with_many_parts_is_refused(strict: Api) -> None:
     assert_problem(empty, 422)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"--x"),
+        ("multipart/form-data; boundary=x", b"garbage"),
+        ("multipart/form-data; boundary=x", b"--x\r\nbad header\r\n\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: x\r\n\r\n1\r\n--x",
+        ),
+        ("multipart/form-data; boundary=" + "x" * 300, b"--x"),
+        ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; charset=nonsense; boundary=x", b"--x\r\n"),
+    ],
+)
+def test_crooked_forms_are_problems(strict: Api, kind: str, body: bytes) -> None:
+    found = strict.ask("POST", "/v1/erasures:bulk", content=body, headers={"Content-Type": kind})
+    assert found.status_code in (400, 422)
+    assert_problem(found, found.status_code)
+
+
 # ---- what is in them
 
 

@@ -19,6 +19,7 @@ from cluster.errors import (
     UnknownIdError,
 )
 from coordinator.pools.inline import InlinePool
+from coordinator.selectors.subjects import SubjectMap
 from coordinator.serving.office import Office
 from coordinator.serving.settings import ServeSettings
 from tests.coordinator.clock import Clock
@@ -198,3 +199,30 @@ def test_the_runner_carries_out_what_is_due_and_ends_with_the_office(
 
     with Office(home, pool, clock, QUIET) as again:
         assert again.request(made["request_id"])["state"] == "completed"
+
+
+def test_a_person_counts_as_one_and_is_erased_by_their_id(
+    bench: Workbench, pool: InlinePool, tmp_path: Any
+) -> None:
+    clock = Clock()
+    home = served_home(bench, clock, tmp_path / "home")
+    ada = {"kind": "subject", "selector": {"subject_id": "ada"}}
+    bob = {"kind": "subject", "selector": {"subject_id": "bob"}}
+    with Office(home, pool, clock, QUIET) as office:
+        graph = office.system.graph
+        rows = [("ada", node, "owner") for node in graph.ids.tolist()[:2]]
+        office.system.set_subjects(SubjectMap.from_rows(rows, graph), None)
+
+        assert office.lookup(ada) == {
+            "found": 1, "unknown": 0, "gone": 0, "kind": "subject",
+            "records": office.plan(ada)["records"],
+        }  # fmt: skip
+        assert office.lookup(bob)["unknown"] == 1
+        made = office.submit(ada, options={"priority": "urgent"})
+        assert made["kind"] == "subject" and made["impact"]["nodes"] == 2
+        office.system.run()
+        assert office.request(made["request_id"])["state"] == "completed"
+        found = office.lookup(ada)
+        assert (found["found"], found["unknown"], found["gone"]) == (0, 0, 1)
+        log = office.audit(newest_first=True, limit=3)["items"]
+        assert log[0]["action"] == "lookup" and "ada" not in json.dumps(log)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,3 +305,18 @@ def test_a_key_ends_at_its_time(api: Api, office: Office, clock: Clock) -> None:
     assert office.authenticate(made["key"]) is None
     changed = made["key"][:-1] + ("A" if made["key"][-1] != "A" else "B")
     assert office.authenticate(changed) is None
+
+
+def test_the_table_in_the_docs_is_that_of_the_routes(api: Api) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rest.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+) (\S+)` \| ([a-z, ]+) \|$", text, re.MULTILINE)
+    documented = {(method, path): roles for method, path, roles in rows}
+    wanted = {}
+    for route in api.client.app.routes:  # type: ignore[attr-defined]
+        if not hasattr(route, "endpoint") or route.path == "/openapi.json":
+            continue
+        roles = rule_of(route.endpoint).roles
+        for method in route.methods - {"HEAD"}:
+            wanted[method, route.path] = "everybody" if roles is None else ", ".join(roles)
+
+    assert documented == wanted

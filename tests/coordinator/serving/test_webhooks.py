@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -215,6 +216,24 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
 def test_a_server_that_dribbles_is_cut_off(receiver: Receiver) -> None:
     receiver.drip, started = True, time.monotonic()
     assert Caller(LOCAL).post(receiver.url, b"{}", {}).error
+    assert time.monotonic() - started < 3
+
+
+def test_a_server_that_dribbles_a_handshake_is_cut_off() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def dribble() -> None:
+            channel, _ = server.accept()
+            with channel, suppress(OSError):
+                channel.sendall(b"\x16\x03\x03\x40\x00")
+                while True:
+                    channel.sendall(b"x")
+                    time.sleep(0.1)
+
+        threading.Thread(target=dribble, daemon=True).start()
+        started = time.monotonic()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/"
+        assert Caller(LOCAL).post(url, b"{}", {}).error
     assert time.monotonic() - started < 3
 
 

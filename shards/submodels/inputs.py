@@ -271,11 +271,11 @@ def training_input(content: ShardContent, device: str, repair: Repair = "none") 
     )
 
 
-def inference_input(graph: Graph, device: str) -> ModelInput:
-    """Input for inference: the full current graph."""
+def inference_input(graph: Graph, device: str, x: Any = None) -> ModelInput:
+    """Input for inference: the full current graph; ``x`` are its features where they are known."""
     adjacency = graph.adjacency
     return ModelInput(
-        normalise_rows(graph.x),
+        normalise_rows(graph.x) if x is None else x,
         adjacency.indptr,
         adjacency.indices,
         adjacency.weight,

@@ -90,7 +90,14 @@ class Replica:
         Raises:
             ValueError: a generation without a mask got none.
         """
-        self._lease_ends = asked_at + grant.ttl_s
+        self._lease_ends = asked_at + grant.ttl_s  # the office waits until its mask is confirmed
+        try:
+            self._take(grant)
+        except BaseException:
+            self._lease_ends = 0.0
+            raise
+
+    def _take(self, grant: Grant) -> None:
         if grant.body is not None and grant.generation > self._newest:
             self._newest, self._offer = grant.generation, (grant.generation, grant.body)
         asked, serving = self._asked_with, self._serving
@@ -194,7 +201,6 @@ def _results(
 ) -> list[dict[str, Any]]:
     view, stale = serving.view, serving.stale_shards
     graph, removed = view.published.graph, view.hidden.removed
-    errors: dict[int, dict[str, Any]] = {}
     known = [place for place, node_id in enumerate(ids) if graph.has_node(node_id)]
     rows = graph.rows([ids[place] for place in known])
     gone = removed[rows]
@@ -207,8 +213,10 @@ def _results(
             f"{waiting} of the nodes belong to a shard that is being retrained; ask again later, "
             "or with the policy 'mask' or 'exclude'"
         )
-    proba = view.answer(rows, frozenset(stale if policy == "exclude" else ())) if shown else []
-    answers = dict(zip(shown, proba, strict=True))
+    answers: dict[int, Array] = {}
+    if shown:
+        excluded = stale if policy == "exclude" else ()
+        answers = dict(zip(shown, view.answer(rows, excluded), strict=True))
     return [
         {"id": node_id, **_said(answers[place], graph.classes, top_k)}
         if place in answers

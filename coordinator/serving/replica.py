@@ -25,6 +25,8 @@ POLICIES: Final = get_args(Policy)
 GONE: Final = {"code": "gone", "status": 410}
 UNKNOWN: Final = {"code": "unknown", "status": 404}
 
+SETTLED_S = 3.0  # without a new mask, before answers are computed ahead
+
 Call = tuple[Sequence[NodeId], str | None, int | None]  # ids, policy, top_k
 
 
@@ -75,7 +77,7 @@ class Replica:
         self._home, self._now = Path(home), now
         self._answering = threading.Lock()  # held while a view is read, and to replace it
         self._current: Coming | None = None
-        self._until = -1.0
+        self._until = self._taken_at = -1.0
 
     @property
     def generation(self) -> int | None:
@@ -102,7 +104,7 @@ class Replica:
     def take(self, coming: Coming) -> None:
         """Answer with a generation from now on; waits for the answers on their way."""
         with self._answering:
-            self._current = coming
+            self._current, self._taken_at = coming, self._now()
 
     def renew(self, grant: Grant, asked_at: float) -> None:
         """Put the granted mask on, and answer under it for as long as is granted.
@@ -131,6 +133,18 @@ class Replica:
 
     # ---- answering
 
+    def warm(self, count: int) -> int:
+        """Compute up to ``count`` answers ahead; how many are left.
+
+        Nothing is computed without a lease, nor while masks follow each other: what is computed
+        ahead would be void with the next.
+        """
+        with self._answering:
+            current, now = self._current, self._now()
+            if current is None or now >= self._until or now - self._taken_at < SETTLED_S:
+                return 0
+            return current.view.warm(count)
+
     def predict(
         self, ids: Sequence[NodeId], policy: str | None = None, top_k: int | None = None
     ) -> dict[str, Any]:
@@ -145,7 +159,7 @@ class Replica:
         Raises:
             NoLeaseError: it may not answer now.
             StaleShardError: the policy is ``block``, and one of the nodes is a stale shard's.
-            ConfigError: there is no such policy.
+            ConfigError: there is no such policy, or ``top_k`` is below 1.
         """
         (found,) = self.predict_many([(ids, policy, top_k)])
         if isinstance(found, UnweaveError):
@@ -168,8 +182,10 @@ def _answer(current: Coming, calls: Sequence[Call]) -> list[dict[str, Any] | Unw
     """Answers of one view; calls of one policy share an evaluation."""
     found: dict[int, dict[str, Any] | UnweaveError] = {}
     groups: dict[str, list[int]] = {}
-    for at, (_, policy, _) in enumerate(calls):
+    for at, (_, policy, top_k) in enumerate(calls):
         groups.setdefault(policy or "mask", []).append(at)
+        if top_k is not None and top_k < 1:
+            found[at] = ConfigError(f"top_k is {top_k}; ask for 1 class or more")
     for policy, members in groups.items():
         rows = {at: _rows(current.view, calls[at][0]) for at in members}
         asked = np.concatenate([rows[at][rows[at] >= 0] for at in members])
@@ -185,7 +201,7 @@ def _answer(current: Coming, calls: Sequence[Call]) -> list[dict[str, Any] | Unw
             known = int((rows[at] >= 0).sum())
             part = proba[first : first + known]
             first += known
-            found[at] = _shown(current, policy, ids, rows[at], part, top_k)
+            found.setdefault(at, _shown(current, policy, ids, rows[at], part, top_k))
     return [found[at] for at in range(len(calls))]
 
 

@@ -13,6 +13,8 @@ from coordinator.serving.replica import Coming, Replica
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 256  # answers that are computed ahead at a time
+BREATH_S, IDLE_S = 0.02, 0.5  # between two times: while there is more to compute, and when not
 PAUSE_S = 0.1  # after a call that failed, and while there is nothing to answer with yet
 
 
@@ -43,15 +45,18 @@ class ReplicaLoop:
         self._reading: int | None = None
         self._ready: Coming | None = None
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
+        self._warmer = threading.Thread(target=self._warm, name="warm", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        self._warmer.start()
 
     def close(self) -> None:
         """End; the lease runs out by itself."""
         self._ends.set()
         self._thread.join()
+        self._warmer.join()
 
     def require_alive(self) -> None:
         """Check that the thread lives.
@@ -69,6 +74,16 @@ class ReplicaLoop:
             except Exception as error:  # the lease runs out by itself; go on asking
                 self._note("no lease", error)
                 self._ends.wait(PAUSE_S)
+
+    def _warm(self) -> None:
+        """Compute answers ahead, a few at a time, so that a question finds the table filled."""
+        left = 0
+        while not self._ends.wait(BREATH_S if left else IDLE_S):
+            try:
+                left = self._replica.warm(AHEAD)
+            except Exception as error:
+                self._note("answers could not be computed ahead", error)
+                left = 0
 
     def step(self) -> None:
         """Take the next generation if it is ready, confirm, and take what is granted."""

@@ -175,11 +175,14 @@ class View:
 
     def warm(self, count: int) -> int:
         """Compute up to ``count`` answers that nobody asked for yet; how many are left after."""
-        missing = self.stored.answers.missing(self.since.answers, self.version)
-        waiting = np.flatnonzero(missing & ~self.hidden.removed)
+        waiting = self._waiting()
         if len(waiting):
             self.answer(waiting[:count])
-        return max(len(waiting) - count, 0)
+        return len(self._waiting())
+
+    def _waiting(self) -> Array:
+        missing = self.stored.answers.missing(self.since.answers, self.version)
+        return np.flatnonzero(missing & ~self.hidden.removed)
 
     def _voting(self, excluded: Collection[int]) -> Array:
         """``[s]`` bool, shards whose votes count."""

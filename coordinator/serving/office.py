@@ -89,6 +89,7 @@ class Office(Intake, Reading, Sights, Proofs, Access):
             "ready": not any(runner.lost_lease for runner in self.runners),
             "generation": generation.number,
             "epoch": self.ledger.epoch(),
+            "id_type": self.system.graph.schema.id_type,
         }
 
     def status(self) -> dict[str, Any]:

@@ -260,6 +260,7 @@ class RequestTable:
         subject_ref: str | None = None,
         limit: int | None = None,
         after: str | None = None,
+        parts: bool = True,
         tx: Connection | None = None,
     ) -> list[RequestRecord]:
         """Requests that meet every given condition, in the order of their ids.
@@ -275,6 +276,7 @@ class RequestTable:
             subject_ref: about this person, by :func:`coordinator.ask.subject_ref`.
             limit: at most so many.
             after: with an id after this one, to go on where a limit ended.
+            parts: whether parts of files count; else their parents stand for them.
             tx: read inside this transaction, so that what follows in it rests on the answer.
         """
         c = requests.c
@@ -286,6 +288,8 @@ class RequestTable:
             wanted.append(c.due_at < due_before)
         if after is not None:
             wanted.append(c.request_id > after)
+        if not parts:
+            wanted.append(c.parent_id.is_(None))
         for column, value in (
             (c.batch_id, batch_id),
             (c.external_request_id, external_request_id),

@@ -40,6 +40,7 @@ class Reading(Desk):
         parent_id: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        parts: bool = False,
         external_request_id: str | None = None,
         batch_id: str | None = None,
     ) -> dict[str, Any]:
@@ -49,11 +50,12 @@ class Reading(Desk):
             state: one state, or ``open`` or ``closed``.
             due_before: due earlier than this.
             kind: of this kind.
-            parent_id: parts of this request; else parts are listed beside their parents.
+            parent_id: parts of this request.
             cursor: ``next_cursor`` of the page before.
             limit: at most so many.
+            parts: list parts of files beside their parents, which else stand for them.
             external_request_id: with this name.
-            batch_id: in this batch.
+            batch_id: in this batch; its parts are always listed.
 
         Raises:
             RequestError: the state or the time is none.
@@ -70,6 +72,7 @@ class Reading(Desk):
             batch_id=batch_id,
             after=cursor,
             limit=size + 1,
+            parts=parts or parent_id is not None or batch_id is not None,
         )
         items = self.all_views(found[:size])
         more = len(found) > size

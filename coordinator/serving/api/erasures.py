@@ -181,10 +181,14 @@ async def list_requests(
     parent_id: Annotated[str | None, Query(pattern=r"^req_[0-9A-Za-z]{8,40}$")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
+    parts: bool = False,
 ) -> Any:
-    """Requests in the order of their receipt; state may be ``open`` or ``closed``."""
+    """Requests in the order of their receipt; state may be ``open`` or ``closed``.
+
+    Parts of files are listed with their parent's id as ``parent_id``, or with ``parts``.
+    """
     ask = services.office.ask
-    return await ask(Office.find, state, due_before, kind, parent_id, cursor, limit)
+    return await ask(Office.find, state, due_before, kind, parent_id, cursor, limit, parts)
 
 
 @router.get("/erasures/{request_id}", response_model=RequestOut, responses=problems(404))

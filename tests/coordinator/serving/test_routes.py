@@ -222,7 +222,16 @@ def test_a_file_is_one_request_with_a_part_for_each_line(
     assert made.json()["kind"] == "file" and made.json()["impact"]["nodes"] == 2
     key = made.json()["request_id"]
     parts = api.ask("GET", f"/v1/erasures?parent_id={key}", "requester").json()["items"]
-    assert len(parts) == 2
+    assert len(parts) == 2 and {part["parent_id"] for part in parts} == {key}
+    found = [
+        {
+            item["request_id"]
+            for item in api.ask("GET", f"/v1/erasures?limit=500{more}").json()["items"]
+        }
+        for more in ("", "&parts=true")
+    ]
+    assert key in found[0] and not found[0] & {part["request_id"] for part in parts}
+    assert {key, *(part["request_id"] for part in parts)} <= found[1]
 
 
 def test_a_bad_file_is_refused_whole(api: Api, ids: Any) -> None:

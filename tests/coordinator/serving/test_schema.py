@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +59,24 @@ class Sender:
         )
         key = office.create_key("admin", "test")["key"]
         self.headers = {"Authorization": f"Bearer {key}"}
+        graph, self.statuses = office.system.graph, Counter[int]()
+        ids, u, v = graph.ids.tolist(), int(graph.src[0]), int(graph.dst[0])
+        self.selectors: dict[str, Any] = {
+            "nodes": {"ids": [ids[0], "nobody"]},
+            "labels": {"ids": ids[1:3]},
+            "features": {"ids": ids[3:5], "columns": ["f0"]},
+            "edges": {"pairs": [[ids[u], ids[v]]]},
+        }
+
+    def fit(self, body: Any) -> Any:
+        """A body that selects what is here, where schemathesis thought of some kind of records."""
+        if not isinstance(body, dict) or not body.keys() & {"kind", "plan_id"}:
+            return body
+        kind = body.get("kind") or "nodes"
+        others = ("plan_id", "callbacks", "received_at")
+        kept = {name: value for name, value in body.items() if name not in others}
+        selector = self.selectors.get(kind, body.get("selector"))
+        return kept | {"kind": kind, "selector": selector}
 
     def send(self, method: str, path: str, examples: int) -> None:
         operation = self.schema[path][method]
@@ -65,14 +84,19 @@ class Sender:
         if operation.definition.raw.get("parameters") or operation.body:
             modes.append(GenerationMode.NEGATIVE)
         for mode in modes:
+            self._send(operation, mode, examples)
 
-            @settings(max_examples=examples, derandomize=examples == FEW, **HABITS)
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def run(case: Any) -> None:
-                answer = case.call(headers=self.headers)
-                case.validate_response(answer, checks=CHECKS)
+    def _send(self, operation: Any, mode: GenerationMode, examples: int) -> None:
+        @settings(max_examples=examples, derandomize=examples == FEW, **HABITS)
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def run(case: Any) -> None:
+            if mode is GenerationMode.POSITIVE:
+                case.body = self.fit(case.body)
+            answer = case.call(headers=self.headers)
+            self.statuses[answer.status_code] += 1
+            case.validate_response(answer, checks=CHECKS)
 
-            run()
+        run()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +109,13 @@ def test_what_the_document_allows_is_answered_as_it_says(
     sender: Sender, method: str, path: str
 ) -> None:
     sender.send(method, path, FEW)
+
+
+@pytest.mark.parametrize("path", ["/v1/erasures", "/v1/erasure-plans", "/v1/subjects:lookup"])
+def test_some_of_what_is_sent_succeeds(sender: Sender, path: str) -> None:
+    sender.statuses.clear()
+    sender.send("post", path, 30)
+    assert sender.statuses[200] + sender.statuses[201] >= 5
 
 
 @pytest.mark.slow

@@ -9,28 +9,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.digest import NodeId
-from cluster.errors import NoLeaseError, UnweaveError
+from cluster.errors import HomeError, NoLeaseError, UnweaveError
 from coordinator.pools import ray as _environment  # noqa: F401 (declares it before Ray is imported)
 from coordinator.serving.leases import Grant
+from coordinator.serving.logs import configure_logs
 from coordinator.serving.office import Office
 from coordinator.serving.replica import Replica
 from coordinator.serving.replica_loop import ReplicaLoop
 from coordinator.serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +43,8 @@ APP = "unweave"
 OFFICE, REPLICA, INGRESS = "Office", "Replica", "Ingress"
 AT_ONCE = 1000  # calls that may wait in one process
 THREADS = 64  # of the office: each replica holds one, each stream of events too
+UNREACHABLE = (BackPressureError, RayServeException, RayActorError)
+SILENT = "the office does not answer; it is being started again, try once more in a moment"
 BATCH, BATCH_WAIT_S = 64, 0.002
 HEALTH_S = 5
 PATIENCE_S = 30  # for an answer of the office
@@ -68,13 +74,17 @@ class OfficeActor:
     """The office, its methods called in threads."""
 
     def __init__(self, served: Served) -> None:
+        configure_logs()
         self._threads = ThreadPoolExecutor(THREADS, "office")
         self._office = Office(served.home, pool=served.pool, settings=served.settings)
 
     async def ask(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call a method by its name."""
+        """Call a method by its name; an error is returned, since Serve logs what is raised."""
         call = partial(getattr(self._office, name), *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except Exception as error:
+            return refused(error)
 
     def check_health(self) -> None:
         """Whether it is still the writer; else Serve starts another one."""
@@ -98,10 +108,10 @@ class RayOffice:
     ) -> R:
         """Call a method of the office; its errors come out as they were raised."""
         try:
-            found: R = await self._handle.ask.remote(method.__name__, args, kwargs)
-        except RayTaskError as error:
-            raise cause_of(error) from None
-        return found
+            found = await self._handle.ask.remote(method.__name__, args, kwargs)
+        except UNREACHABLE:
+            raise HomeError(SILENT) from None
+        return cast(R, accepted(found))
 
     # ---- from outside an event loop
 
@@ -119,33 +129,52 @@ class RayOffice:
         """:meth:`ask`, waiting for the answer."""
         try:
             answer = self._handle.ask.remote(method.__name__, args, kwargs)
-            found: R = answer.result(timeout_s=PATIENCE_S)
-        except RayTaskError as error:
-            raise cause_of(error) from None
-        return found
+            found = answer.result(timeout_s=PATIENCE_S)
+        except (*UNREACHABLE, TimeoutError):
+            raise HomeError(SILENT) from None
+        return cast(R, accepted(found))
 
 
-def cause_of(error: RayTaskError) -> BaseException:
-    """What was raised on the other side."""
-    cause = error.cause
-    return cause if isinstance(cause, UnweaveError) else error
+@dataclass(frozen=True)
+class Refused:
+    """What is returned in the place of a raised error."""
+
+    error: UnweaveError
+
+
+def refused(error: Exception) -> Refused:
+    """An error as a value; of one that nobody foresaw the kind alone, since it may name records."""
+    if isinstance(error, UnweaveError):
+        return Refused(error)
+    kind = type(error).__name__
+    logger.error("unforeseen: %s", kind, exc_info=error, extra={"event": "failed", "code": kind})
+    return Refused(UnweaveError(f"{kind}; the operator's log says where"))
+
+
+def accepted(found: Any) -> Any:
+    """What was returned, if it is no error."""
+    if isinstance(found, Refused):
+        raise found.error
+    return found
 
 
 class ReplicaActor:
     """A replica that keeps itself under a lease."""
 
     def __init__(self, served: Served) -> None:
+        configure_logs()
         self._name = f"replica-{uuid.uuid4().hex[:12]}"
         self._replica = Replica(served.home)
         self._loop = ReplicaLoop(self._replica, RayOffice(), self._name)
         self._loop.start()
 
     async def predict(self, ids: Sequence[NodeId], policy: str | None, top_k: int | None) -> Any:
-        """See :meth:`Replica.predict`; an error is returned, so that it fails no other call."""
-        found: Any = await self._batched((tuple(ids), policy, top_k))
-        if isinstance(found, UnweaveError):
-            raise found
-        return found
+        """See :meth:`Replica.predict`; an error is returned, since Serve logs what is raised."""
+        try:
+            found: Any = await self._batched((tuple(ids), policy, top_k))
+        except Exception as error:
+            return refused(error)
+        return Refused(found) if isinstance(found, UnweaveError) else found
 
     @serve.batch(  # type: ignore[untyped-decorator]
         max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S
@@ -171,13 +200,12 @@ class RayReplicas:
         """See :class:`coordinator.serving.backend.ReplicaLink`."""
         for last in range(self._tries - 1, -1, -1):
             try:
-                found: dict[str, Any] = await self._handle.predict.remote(ids, policy, top_k)
-                return found
-            except RayTaskError as error:
-                cause = cause_of(error)
-                if not isinstance(cause, NoLeaseError) or not last:
-                    raise cause from None
-            except (BackPressureError, RayServeException, ray.exceptions.RayActorError):
+                found = await self._handle.predict.remote(ids, policy, top_k)
+                return cast(dict[str, Any], accepted(found))
+            except NoLeaseError:
+                if not last:
+                    raise
+            except UNREACHABLE:
                 if not last:
                     raise NoLeaseError("no replica answers at the moment; try again") from None
         raise AssertionError("the loop returns or raises")
@@ -194,6 +222,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
     def build() -> Any:
         from coordinator.serving.api.app import make_app
 
+        configure_logs()
         return make_app(RayOffice(), RayReplicas(served.replicas), served.settings)
 
     options = {"num_cpus": served.num_cpus}
@@ -201,6 +230,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
         "ray_actor_options": options,
         "max_ongoing_requests": AT_ONCE,
         "health_check_period_s": HEALTH_S,
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
     }
     office = serve.deployment(OfficeActor, name=OFFICE, num_replicas=1, **common)
     replica = serve.deployment(ReplicaActor, name=REPLICA, num_replicas=served.replicas, **common)

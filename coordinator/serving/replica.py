@@ -16,6 +16,7 @@ from cluster.errors import ConfigError, GraphError, NoLeaseError, StaleShardErro
 from cluster.files import CONFIG_FILE
 from cluster.store import LocalStore
 from coordinator.config import load_config
+from coordinator.serving.asked import typed_ids
 from coordinator.serving.leases import Grant
 from coordinator.serving.published import load_published
 from coordinator.serving.view import View
@@ -234,15 +235,15 @@ def _evaluate(current: Coming, policy: str, rows: Any) -> Any:
 def _rows(view: View, ids: Sequence[NodeId]) -> Any:
     """``[n]`` row of each id; -1 where it is masked, -2 where the graph does not hold it."""
     graph, found = view.published.graph, np.full(len(ids), -2, np.int64)
-    here = []
-    for at, node_id in enumerate(ids):
+    typed, here = typed_ids(ids, graph.schema), []
+    for at, node_id in enumerate(typed):
         try:
             if graph.has_node(node_id):
                 here.append(at)
         except (GraphError, TypeError):  # an id of another type is in no graph of this one
             continue
     if here:
-        rows = graph.rows([ids[at] for at in here])
+        rows = graph.rows([typed[at] for at in here])
         found[here] = np.where(view.hidden.removed[rows], -1, rows)
     return found
 

@@ -27,7 +27,9 @@ class Sights(Desk):
 
     def shards(self) -> list[dict[str, Any]]:
         """What is known of each shard."""
-        live, index = self.system.engine.live, self.system.engine.index()
+        engine = self.system.engine
+        with engine.locks.state:
+            live, index = engine.live, engine.index()
         sizes, stale = live.partition.sizes().tolist(), set(self.stale_shards())
         busy = self._busy_shards()
         return [

@@ -240,6 +240,12 @@ def finish(url: str, key: str, out: Traffic) -> dict[str, dict[str, Any]]:
         return {node: client.wait(name, START_S) for node, name in out.requests.items()}
 
 
+def lines_with(folder: Path, text: bytes) -> int:
+    """Lines of Ray's logs that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return sum(path.read_bytes().count(text) for path in files)
+
+
 def measure(num_nodes: int, seconds: float, replicas: int, folder: Path) -> dict[str, Any]:
     """Fit, serve, send traffic, recompute."""
     graph, poison = poisoned_graph(num_nodes)
@@ -249,7 +255,7 @@ def measure(num_nodes: int, seconds: float, replicas: int, folder: Path) -> dict
     server, where = start_server(home, replicas)
     try:
         answering = time.monotonic() - started
-        url, key = where["url"], where["admin_key"]
+        url, key, logs = where["url"], where["admin_key"], Path("/tmp/ray/session_latest").resolve()
         ids = graph.ids.tolist()
         out, killed = run_traffic(url, key, server.pid, seconds, ids, poison)
         done = finish(url, key, out)
@@ -278,6 +284,7 @@ def measure(num_nodes: int, seconds: float, replicas: int, folder: Path) -> dict
         "largest difference": found["largest"],
         "largest difference with erased rows left in": found["control"],
         "answers older than an acknowledgement": found["stale"],
+        "log lines that name an id": lines_with(logs, b"person-"),
     }
 
 

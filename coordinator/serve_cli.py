@@ -55,30 +55,35 @@ def _load(path: Path | None) -> ServeSettings:
 def _serve(
     home: Path, host: str, port: int, replicas: int, settings: ServeSettings, init: bool
 ) -> None:
-    import ray
-    from ray import serve as ray_serve
+    """Serve until the process is told to end.
 
-    from coordinator.pools.ray import connect
-    from coordinator.serving.deployment import APP, app
+    Raises:
+        ConfigError: the extra is not installed, or ``init`` and there are keys.
+    """
+    from coordinator.pools.ray import connect, disconnect  # before Ray: declares its environment
 
-    ended = threading.Event()
-    owns = connect()
     try:
-        ray_serve.start(http_options={"host": host, "port": port})
+        from coordinator.serving.deployment import start, stop
+    except ImportError as error:
+        raise ConfigError(
+            f"serving needs the extra 'serve' ({error}); pip install 'unweave[serve]'"
+        ) from error
+
+    ended, owns = threading.Event(), connect()
+    try:
         args = {"home": home.absolute(), "replicas": replicas, "settings": settings}
-        ray_serve.run(app(args), name=APP, route_prefix="/")
+        start(args, host, port)
         for name in (signal.SIGINT, signal.SIGTERM):  # Ray puts its own handlers in when it starts
             signal.signal(name, lambda *_: ended.set())
-        typer.echo(
-            f"answering at http://{host}:{port}, console at http://{host}:{port}/console", err=True
-        )
-        key = _first_key() if init else None
-        typer.echo(json.dumps({"url": f"http://{host}:{port}", "home": str(home), **(key or {})}))
+        url = f"http://{host}:{port}"
+        typer.echo(f"answering at {url}, console at {url}/console", err=True)
+        key = _first_key() if init else {}
+        typer.echo(json.dumps({"url": url, "home": str(home), **key}))
         ended.wait()
     finally:
-        ray_serve.shutdown()
+        stop()
         if owns:
-            ray.shutdown()
+            disconnect()
 
 
 def _first_key() -> dict[str, str]:

@@ -40,7 +40,8 @@ def test_the_readmes_commands_exist() -> None:
 
     job = {"data", "train", "plan", "erase", "predict", "verify", "status"}
     evidence = {"certificates", "log", "audit", "backup"}
-    assert commands == job | evidence | {"tune", "compare", "requests", "subjects"}
+    others = {"tune", "compare", "requests", "subjects", "serve"}
+    assert commands == job | evidence | others
     assert all(re.search(rf"\b{command}\b", helped) for command in commands)
 
 

@@ -62,6 +62,11 @@ def connect() -> bool:
     return True
 
 
+def disconnect() -> None:
+    """End the cluster that :func:`connect` started."""
+    ray.shutdown()
+
+
 def actor_count(config: ShardsConfig, num_shards: int) -> int:
     """How many actors host the shards: one a core or GPU, or as ``shards.per_actor`` says."""
     if config.per_actor != "auto":

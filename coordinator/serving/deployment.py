@@ -236,3 +236,14 @@ def app(args: Mapping[str, Any]) -> serve.Application:
     replica = serve.deployment(ReplicaActor, name=REPLICA, num_replicas=served.replicas, **common)
     ingress = serve.deployment(serve.ingress(build)(), name=INGRESS, num_replicas=1, **common)
     return ingress.bind(office.bind(served), replica.bind(served))
+
+
+def start(args: Mapping[str, Any], host: str, port: int) -> None:
+    """Start Serve on the cluster that this process has joined, and the application on it."""
+    serve.start(http_options={"host": host, "port": port})
+    serve.run(app(args), name=APP, route_prefix="/")
+
+
+def stop() -> None:
+    """End Serve."""
+    serve.shutdown()

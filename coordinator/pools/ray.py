@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,11 +35,13 @@ _declare_environment()
 
 import ray  # noqa: E402 (the environment has to be declared before)
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError  # noqa: E402
+from ray.util.metrics import Histogram  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 START_TIMEOUT_S = 180
+JOB_S = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
 
 
 def connect() -> bool:
@@ -90,6 +93,12 @@ class RayPool:
             max_task_retries=3,
             **resources,
         )
+        self._seconds = Histogram(
+            "unweave_shard_job_seconds",
+            "What one job of a shard actor took, such as a retraining (method build).",
+            boundaries=JOB_S,
+            tag_keys=("method",),
+        )
         self._actors = [remote.remote() for _ in range(count)]
         self._wait_until_up(resources)
 
@@ -101,15 +110,17 @@ class RayPool:
     def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
         """See :class:`coordinator.pools.base.Pool`."""
         results: list[Any] = [None] * len(jobs)
-        running: dict[Any, tuple[int, Any]] = {}
+        running: dict[Any, tuple[int, Any, float]] = {}
         idle, waiting, done = list(self._actors), list(range(len(jobs)))[::-1], 0
         while waiting or running:
             while idle and waiting:
                 at, actor = waiting.pop(), idle.pop()
-                running[getattr(actor, method).remote(jobs[at])] = at, actor
+                job = getattr(actor, method).remote(jobs[at])
+                running[job] = at, actor, time.monotonic()
             ready, _ = ray.wait(list(running))
-            at, actor = running.pop(ready[0])
+            at, actor, started = running.pop(ready[0])
             results[at] = _result(ready[0], method)
+            self._seconds.observe(time.monotonic() - started, tags={"method": method})
             idle.append(actor)
             done += 1
             if progress:

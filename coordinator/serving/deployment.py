@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.util.metrics import Histogram
 
 from cluster.digest import NodeId
 from cluster.errors import HomeError, NoLeaseError, UnweaveError
@@ -45,6 +47,7 @@ AT_ONCE = 1000  # calls that may wait in one process
 THREADS = 64  # of the office: each replica holds one, each stream of events too
 UNREACHABLE = (BackPressureError, RayServeException, RayActorError)
 SILENT = "the office does not answer; it is being started again, try once more in a moment"
+ANSWER_S = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 BATCH, BATCH_WAIT_S = 64, 0.002
 HEALTH_S = 5
 PATIENCE_S = 30  # for an answer of the office
@@ -164,6 +167,9 @@ class ReplicaActor:
     def __init__(self, served: Served) -> None:
         configure_logs()
         self._name = f"replica-{uuid.uuid4().hex[:12]}"
+        self._seconds = Histogram(
+            "unweave_replica_seconds", "What one batch of predictions took.", boundaries=ANSWER_S
+        )
         self._replica = Replica(served.home)
         self._loop = ReplicaLoop(self._replica, RayOffice(), self._name)
         self._loop.start()
@@ -180,7 +186,10 @@ class ReplicaActor:
         max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S
     )
     async def _batched(self, calls: list[Any]) -> list[Any]:
-        return await asyncio.to_thread(self._replica.predict_many, calls)
+        started = time.monotonic()
+        found = await asyncio.to_thread(self._replica.predict_many, calls)
+        self._seconds.observe(time.monotonic() - started)
+        return found
 
     def check_health(self) -> None:
         """Whether its thread lives."""

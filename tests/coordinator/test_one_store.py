@@ -39,6 +39,7 @@ WRITERS = {
     "coordinator/study.py": "the log of finished trials: settings and accuracies",
     "coordinator/study_cli.py": "a file that the user names: a configuration",
     "coordinator/trial.py": "a temporary home, gone with the trial",
+    "coordinator/serving/intake.py": "a file of ids in memory, overwritten when it was read",
     "coordinator/demo.py": "a temporary home, gone with the demo",
 }
 CALLS = {

@@ -186,6 +186,7 @@ def test_a_silent_shard_takes_note_of_what_its_halo_loses(bench: Workbench) -> N
 # ---- guarantees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [RANKED, {**HASH, **HALF}, {**REDERIVED, **TIGHT}, SAFE],

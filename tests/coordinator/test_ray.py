@@ -63,7 +63,10 @@ def _history(graph: Graph, config: Config, home: Path, pool: Any) -> dict[str, A
         }
 
 
-@pytest.mark.parametrize("actors", [1, 2, 5])
+@pytest.mark.parametrize(
+    "actors",
+    [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 5))],
+)
 def test_any_number_of_ray_actors_gives_the_bits_of_the_inline_pool(
     cluster: None, graph: Graph, config: Config, tmp_path: Path, actors: int
 ) -> None:

@@ -63,7 +63,14 @@ def audit(system: System, graph: Graph, erased: Erasure | None, **options: Any) 
     return audit_system(system, graph, erased, settings=settings, pool=pool, **options)
 
 
-@pytest.mark.parametrize("overrides", [PERCEPTRONS, COMMUNITIES, HALO], ids=["mlp", "gcn", "halo"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(PERCEPTRONS, id="mlp", marks=pytest.mark.slow),
+        pytest.param(COMMUNITIES, id="gcn"),
+        pytest.param(HALO, id="halo", marks=pytest.mark.slow),
+    ],
+)
 def test_a_system_that_keeps_its_weights_fails_and_one_that_retrains_passes(
     bench: Workbench, graph: Graph, overrides: Mapping[str, Any]
 ) -> None:

@@ -27,40 +27,11 @@ ROUNDS, SHARDS = 500, 20
 SETTLED_S = 6.0  # until the table is filled
 
 
-def empty_app() -> Any:
-    """An application that does nothing, with a body, two deployments and a batch."""
-    from fastapi import FastAPI
-    from pydantic import BaseModel
-    from ray import serve
-
-    from coordinator.serving.deployment import BATCH, BATCH_WAIT_S
-
-    class Ids(BaseModel):
-        ids: list[int | str]
-
-    class Nothing:
-        @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
-        async def answer(self, calls: list[Any]) -> list[Any]:
-            return calls
-
-    def build() -> FastAPI:
-        routes = FastAPI()
-
-        @routes.post("/predict")
-        async def predict(body: Ids) -> Any:
-            return await serve.get_deployment_handle("Nothing", "empty").answer.remote(body.ids)
-
-        return routes
-
-    options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}}
-    nothing = serve.deployment(Nothing, name="Nothing", **options)
-    return serve.deployment(serve.ingress(build)(), name="Front", **options).bind(nothing.bind())
-
-
 def measure(num_nodes: int, folder: Path) -> dict[str, float]:
     """Milliseconds of each route."""
     from ray import serve
 
+    from benchmarks.empty_app import empty_app
     from coordinator.serving.deployment import RayOffice, start, stop
     from coordinator.serving.office import Office
 

@@ -48,6 +48,7 @@ THREADS = 64  # of the office: each replica holds one, each stream of events too
 UNREACHABLE = (BackPressureError, RayServeException, RayActorError)
 SILENT = "the office does not answer; it is being started again, try once more in a moment"
 ANSWER_S = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+TRIES, PAUSE_S = 5, 0.25  # how often a prediction is tried while replicas lack a lease
 BATCH, BATCH_WAIT_S = 64, 0.002
 HEALTH_S = 5
 PATIENCE_S = 30  # for an answer of the office
@@ -197,26 +198,26 @@ class ReplicaActor:
 
 
 class RayReplicas:
-    """Asks some replica, and another one where the first has no lease."""
+    """Asks some replica; where it has no lease, another one or the same after a short pause."""
 
-    def __init__(self, replicas: int) -> None:
+    def __init__(self) -> None:
         self._handle = serve.get_deployment_handle(REPLICA, APP)
-        self._tries = min(replicas + 1, 3)
 
     async def predict(
         self, ids: Sequence[NodeId], *, policy: str | None = None, top_k: int | None = None
     ) -> dict[str, Any]:
         """See :class:`coordinator.serving.backend.ReplicaLink`."""
-        for last in range(self._tries - 1, -1, -1):
+        for left in range(TRIES - 1, -1, -1):
             try:
                 found = await self._handle.predict.remote(ids, policy, top_k)
                 return cast(dict[str, Any], accepted(found))
             except NoLeaseError:
-                if not last:
+                if not left:
                     raise
             except UNREACHABLE:
-                if not last:
+                if not left:
                     raise NoLeaseError("no replica answers at the moment; try again") from None
+            await asyncio.sleep(PAUSE_S)
         raise AssertionError("the loop returns or raises")
 
 
@@ -232,7 +233,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
         from coordinator.serving.api.app import make_app
 
         configure_logs()
-        return make_app(RayOffice(), RayReplicas(served.replicas), served.settings)
+        return make_app(RayOffice(), RayReplicas(), served.settings)
 
     options = {"num_cpus": served.num_cpus}
     common: dict[str, Any] = {

@@ -375,4 +375,4 @@ def test_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
 
 @pytest.mark.slow
 def test_many_requests_in_any_order_end_in_what_was_asked(bench: Workbench) -> None:
-    live_through(bench, 60, 20)
+    live_through(bench, 30, 20)

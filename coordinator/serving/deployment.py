@@ -44,7 +44,8 @@ R = TypeVar("R")
 APP = "unweave"
 OFFICE, REPLICA, INGRESS = "Office", "Replica", "Ingress"
 AT_ONCE = 1000  # calls that may wait in one process
-THREADS = 64  # of the office: each replica holds one, each stream of events too
+THREADS = 64  # of the office, for what is asked; as many for the leases that this may wait for
+LENDING = frozenset({"lease", "mask_of"})
 UNREACHABLE = (BackPressureError, RayServeException, RayActorError)
 SILENT = "the office does not answer; it is being started again, try once more in a moment"
 ANSWER_S = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
@@ -80,13 +81,15 @@ class OfficeActor:
     def __init__(self, served: Served) -> None:
         configure_logs()
         self._threads = ThreadPoolExecutor(THREADS, "office")
+        self._lending = ThreadPoolExecutor(THREADS, "lending")
         self._office = Office(served.home, pool=served.pool, settings=served.settings)
 
     async def ask(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method by its name; an error is returned, since Serve logs what is raised."""
         call = partial(getattr(self._office, name), *args, **kwargs)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            threads = self._lending if name in LENDING else self._threads
+            return await asyncio.get_running_loop().run_in_executor(threads, call)
         except Exception as error:
             return refused(error)
 

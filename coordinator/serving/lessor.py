@@ -24,6 +24,7 @@ from coordinator.serving.leases import Grant
 
 TTL_S = 2.0  # how long a replica answers without having heard from the office
 HOLD_S = 0.5  # how long an answer is held back when nothing moved
+EARLIER_S = TTL_S  # how long leases of an office before this one may still run
 SWAP_S = 60.0  # a replica that does not take the next generation by then gets no more leases
 
 
@@ -74,7 +75,8 @@ class Lessor:
         self._leases: dict[str, _Lease] = {}
         self._served: dict[int, _Served] = {}
         self._masked: Mapping[str, Erasure] = {}
-        self._version = time.time_ns()  # above those of an office before this one
+        self._version = time.time_ns()  # not that of an office before this one
+        self._begins = now() + EARLIER_S  # by then nobody answers under its leases any more
         self._snapshot: _Snapshot | None = None
         self.refresh()
 
@@ -88,9 +90,11 @@ class Lessor:
         """Take note of what is live and masked now; returns its version."""
         engine = self._engine
         with engine.locks.state, self._moved:
-            live, mask = engine.live, dict(self._erasing.mask.erasures)
+            mask = dict(self._erasing.mask.erasures)  # first: where in doubt, it reads live again
+            live, before = engine.live, self._snapshot
             number = live.generation.number
-            if number in self._served and mask == self._masked and self._snapshot is not None:
+            is_same = before is not None and before.generation.number == number
+            if is_same and mask == self._masked:
                 return self._version
             if number not in self._served:
                 for served in self._served.values():
@@ -105,9 +109,10 @@ class Lessor:
                     served.located = _joined(served.located, _locate(served.graph, fresh))
                 else:
                     served.located = _locate(served.graph, [*mask.values(), *served.gone])
-            stale = _stale_shards(engine, fresh if has_grown else list(mask.values()))
-            if has_grown and self._snapshot is not None and self._snapshot.number == number:
-                stale |= set(self._snapshot.stale_shards)
+            if before is not None and is_same and has_grown:
+                stale = _stale_shards(engine, fresh) | set(before.stale_shards)
+            else:
+                stale = _stale_shards(engine, list(mask.values()))
             self._masked = mask
             self._version += 1
             self._snapshot = _Snapshot(
@@ -128,7 +133,9 @@ class Lessor:
         """Wait until no replica answers under anything older than what holds now."""
         version = self.refresh()
         with self._moved:
-            while any(lease.below(version, self._now()) for lease in self._leases.values()):
+            while self._now() < self._begins or any(
+                lease.below(version, self._now()) for lease in self._leases.values()
+            ):
                 self._moved.wait(self._patience())
 
     def taken_over(self) -> None:
@@ -136,7 +143,7 @@ class Lessor:
         self.refresh()
         number = self._engine.live.generation.number
         with self._moved:
-            while any(
+            while self._now() < self._begins or any(
                 lease.generation != number and max(lease.until.values(), default=0) > self._now()
                 for lease in self._leases.values()
             ):
@@ -146,6 +153,7 @@ class Lessor:
 
     def _patience(self) -> float:
         ends = [end for lease in self._leases.values() for end in lease.until.values()]
+        ends.append(self._begins)
         soonest = min((end for end in ends if end > self._now()), default=self._now())
         return max(soonest - self._now(), 0.01)
 
@@ -188,6 +196,7 @@ class Lessor:
         """
         self.refresh()
         with self._moved:
+            version = version if version <= self._version else 0  # of an office before this one
             if generation is not None:
                 lease = self._leases.setdefault(replica, _Lease(generation, version))
                 lease.generation, lease.version = generation, max(lease.version, version)
@@ -231,10 +240,6 @@ class _Snapshot:
     generation: Generation
     aggregator_meta: Mapping[str, Any]
     stale_shards: tuple[int, ...]
-
-    @property
-    def number(self) -> int:
-        return self.generation.number
 
     def body(self) -> dict[str, Any]:
         """The generation, as a ledger keeps it."""

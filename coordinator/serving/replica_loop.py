@@ -103,17 +103,27 @@ class ReplicaLoop:
         assert grant.body is not None
         try:
             coming = self._replica.read(grant.generation, grant.body)
-            self._ready = coming.under(self._office.mask_of(grant.generation))
+            coming = coming.under(self._office.mask_of(grant.generation))
+            if self._reading == grant.generation:  # else a later one is being read
+                self._ready = coming
         except Exception as error:
             self._note("a generation could not be read", error)
             self._ends.wait(PAUSE_S)
-            self._reading = None
+            if self._reading == grant.generation:
+                self._reading = None
 
     def _take(self) -> None:
         """Switch to a generation that was read, under what is masked by now."""
-        coming, self._ready = self._ready, None
-        if coming is not None:
-            self._replica.take(coming.under(self._office.mask_of(coming.generation)))
+        coming = self._ready
+        if coming is None:
+            return
+        grant = self._office.mask_of(coming.generation)  # where that fails, it is tried again
+        if self._ready is coming:
+            self._ready = None
+        if grant.located is None:  # a later one was published, and this one is over
+            self._reading = None
+        else:
+            self._replica.take(coming.under(grant))
 
     def _note(self, what: str, error: Exception) -> None:
         code = error.code if isinstance(error, UnweaveError) else type(error).__name__

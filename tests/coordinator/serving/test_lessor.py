@@ -49,6 +49,7 @@ def system(bench: Workbench, clock: Clock) -> System:
 @pytest.fixture
 def lessor(system: System, seconds: Seconds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lessor]:
     monkeypatch.setattr(module, "HOLD_S", 0.0)
+    monkeypatch.setattr(module, "EARLIER_S", 0.0)
     found = Lessor(system.erasing, seconds)
     system.engine.mask_moved = found.note
     system.engine.superseding = found.taken_over
@@ -209,3 +210,53 @@ def test_versions_of_a_later_office_lie_above_those_of_an_earlier_one(system: Sy
     earlier = Lessor(system.erasing).lease("r", number_of(system), 0)
 
     assert Lessor(system.erasing).lease("r", number_of(system), 0).version > earlier.version
+
+
+def test_a_new_office_waits_until_leases_of_the_one_before_have_run_out(
+    system: System, seconds: Seconds
+) -> None:
+    lessor = Lessor(system.erasing, seconds)
+
+    waiting = in_thread(lessor.in_force)
+    seconds.now += TTL_S - 0.1
+    waiting.join(0.3)
+    assert waiting.is_alive(), "a replica that was never heard of here may still answer"
+    seconds.now += 0.2
+    waiting.join(PATIENCE_S)
+
+    assert not waiting.is_alive()
+
+
+def test_a_version_of_an_office_whose_clock_was_ahead_confirms_nothing(
+    system: System, lessor: Lessor, seconds: Seconds
+) -> None:
+    number, ahead = number_of(system), 10**30
+    lessor.lease("r", number, ahead)
+    system.submit(Erasure(nodes=training_ids(system)[:1]))
+
+    waiting = in_thread(lessor.in_force)
+    lessor.lease("r", number, ahead)
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    seconds.now += TTL_S + 0.1
+    waiting.join(PATIENCE_S)
+
+    assert not waiting.is_alive()
+
+
+def test_an_old_generation_stays_masked_where_its_successor_was_published_unnoticed(
+    system: System, lessor: Lessor, clock: Clock
+) -> None:
+    number, node = number_of(system), training_ids(system)[0]
+    row, before = int(system.graph.rows([node])[0]), system.engine.live
+    system.submit(Erasure(nodes=[node]))
+    clock.forward(hours=3)
+    system.engine.superseding = lambda: None
+    system.erasing.run()
+    system.engine.live = before  # as when the answer to the publishing commit was lost
+    system.erasing._in_doubt = True
+
+    lessor.refresh()
+
+    assert system.engine.live.generation.number == number + 1
+    assert rows_masked(lessor.mask_of(number)) == [row]

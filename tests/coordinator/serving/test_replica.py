@@ -351,3 +351,47 @@ def test_calls_that_are_answered_together_fail_one_by_one(system: System, replic
     assert isinstance(found[0], StaleShardError) and isinstance(found[3], ConfigError)
     assert found[1] == replica.predict([other], "block")
     assert found[2] == replica.predict([mine], top_k=1)
+
+
+class Office:
+    """Grants what it is told to; the next call for a mask may fail."""
+
+    def __init__(self, system: System) -> None:
+        self.system, self.fails = system, 0
+
+    def lease(self, replica: str, generation: int | None, version: int) -> Grant:
+        return grant_of(self.system)
+
+    def mask_of(self, generation: int) -> Grant:
+        if self.fails:
+            self.fails -= 1
+            raise NoLeaseError("not now")
+        return grant_of(self.system)
+
+
+def test_a_generation_that_was_read_is_taken_though_the_office_failed_meanwhile(
+    system: System,
+) -> None:
+    office, replica = Office(system), Replica(system.home)
+    loop = ReplicaLoop(replica, office, "r")
+    loop.step()
+    while loop._ready is None:
+        time.sleep(0.01)
+    office.fails = 1
+
+    with pytest.raises(NoLeaseError):
+        loop.step()
+    loop.step()
+
+    assert replica.generation == 1 and codes(replica, [system.graph.ids.tolist()[0]]) == [None]
+
+
+def test_a_generation_that_is_read_too_late_is_not_taken(system: System) -> None:
+    replica = Replica(system.home)
+    loop = ReplicaLoop(replica, Office(system), "r")
+    loop._reading = 2  # a later one is being read
+
+    loop._read(grant_of(system))
+    loop._take()
+
+    assert replica.generation is None

@@ -8,9 +8,9 @@ from fastapi import Path, Query, Response
 
 from coordinator.serving.api.erasures import Cursor, Limit
 from coordinator.serving.api.models import Page
-from coordinator.serving.api.picture import draw_shard_graph
 from coordinator.serving.api.routing import Asker, Serving, allow, new_router, problems
 from coordinator.serving.office import Office
+from coordinator.serving.picture import draw_alone
 from coordinator.serving.roles import APPROVER, AUDITOR, OPERATOR, REQUESTER, VIEWER
 
 router = new_router("overview")
@@ -47,7 +47,7 @@ async def read_shard(
 async def draw_shards(services: Serving) -> Response:
     """The shard graph as a picture."""
     found = await services.office.ask(Office.shard_graph)
-    return Response(draw_shard_graph(found), media_type=SVG)
+    return Response(draw_alone(found), media_type=SVG)
 
 
 @router.get("/shard-graph")

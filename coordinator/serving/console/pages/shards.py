@@ -13,7 +13,6 @@ from fastapi import Response
 from coordinator.requests.states import OPEN
 from coordinator.serving.console.access import STAFF
 from coordinator.serving.console.desk import Desk, Visit
-from coordinator.serving.console.picture import draw, undirected
 from coordinator.serving.console.refusals import refusal
 from coordinator.serving.console.render import (
     NOTHING,
@@ -23,6 +22,7 @@ from coordinator.serving.console.render import (
 )
 from coordinator.serving.console.sessions import path_of
 from coordinator.serving.office import Office
+from coordinator.serving.picture import draw, undirected
 
 NUMBER: Final = re.compile(r"[0-9]{1,9}")
 OPEN_LIMIT: Final = 200  # open requests looked through for one shard

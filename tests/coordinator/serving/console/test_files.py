@@ -8,7 +8,6 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from coordinator.serving.console.picture import draw, undirected
 from coordinator.serving.console.render import (
     FOLDER,
     show_count,
@@ -18,6 +17,7 @@ from coordinator.serving.console.render import (
 )
 from coordinator.serving.console.static import FOLDER as STATIC
 from coordinator.serving.console.static import read_static
+from coordinator.serving.picture import draw, undirected
 from tools.vendor import VENDOR, as_toml, digest, read_list
 
 ELSEWHERE = re.compile(r"""(?:https?:)?//[\w.-]+\.\w""")

@@ -17,17 +17,51 @@ GAP = 11.0  # between a shard and its label
 LINE = 15.0  # height of a line of a label
 MOST_LABELLED: Final = 24  # with more shards only what is not as usual has a label
 USUAL: Final = "ready"
+SVG: Final = "http://www.w3.org/2000/svg"
+STATES: Final = {  # fill and dashes of the rim, where no style sheet says them
+    "ready": ("#5b8c5a", "none"),
+    "stale": ("#c9a227", "6 3"),
+    "retraining": ("#3f7cac", "2 3"),
+    "silent": ("#8d8d8d", "1 4"),
+}
 
 Point = tuple[float, float]
 
 
 def draw(graph: Mapping[str, Any], link: str) -> Markup:
-    """The picture as SVG, with a link on every shard; classes carry the colours.
+    """The picture for a page, with a link on every shard; classes carry the colours.
 
     Args:
         graph: ``shards`` of ``shard, nodes, state`` and ``arcs`` of ``from, to, weight``.
         link: address of a shard's page before its number.
     """
+    return Markup(tostring(_drawn(graph, link), encoding="unicode"))
+
+
+def draw_alone(graph: Mapping[str, Any]) -> str:
+    """The picture as a document of its own, without links; states show by fill, rim and word.
+
+    Args:
+        graph: as in :func:`draw`.
+    """
+    root = _drawn(graph, "")
+    root.attrib |= {"xmlns": SVG, "role": "img", "font-family": "sans-serif", "font-size": "13"}
+    root.attrib |= {"text-anchor": "middle", "stroke": "#7f7f7f"}
+    for shard in root.iter("a"):
+        fill, dash = STATES.get(shard.attrib["class"].removeprefix("shard is-"), STATES["silent"])
+        shard.tag = "g"
+        del shard.attrib["href"]
+        for part in shard:
+            if part.tag == "circle":
+                part.attrib |= {"fill": fill, "stroke": "#202020", "stroke-dasharray": dash}
+            else:
+                is_inside = part.get("class") == "number"
+                part.attrib |= {"fill": "#ffffff" if is_inside else "#7f7f7f", "stroke": "none"}
+                part.attrib |= {"dy": "0.35em"} if is_inside else {}
+    return tostring(root, encoding="unicode")
+
+
+def _drawn(graph: Mapping[str, Any], link: str) -> Element:
     shards = sorted(graph["shards"], key=lambda item: item["shard"])
     places = {item["shard"]: _place(i, len(shards)) for i, item in enumerate(shards)}
     arcs = undirected(graph["arcs"])
@@ -48,7 +82,7 @@ def draw(graph: Mapping[str, Any], link: str) -> Markup:
     for item in shards:
         radius = _radius(item["nodes"] / largest, len(shards))
         _shard(root, item, places[item["shard"]], radius, link, len(shards) <= MOST_LABELLED)
-    return Markup(tostring(root, encoding="unicode"))
+    return root
 
 
 def undirected(arcs: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, float]]:

@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/unweave demo
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow" -n 2 --dist loadgroup
 
 # The long suites alone; CI runs them after `make test`.
 test-all: $(VENV)/.installed-test

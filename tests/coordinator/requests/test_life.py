@@ -322,7 +322,7 @@ class Life(RuleBasedStateMachine):
             return {""}
         if self.limit is not None and len(ready) >= self.limit:
             return {"full"}
-        waited = self.now - min(self._since(model) for model in ready)
+        waited = self.now - min(max(model.ready_from, model.cancel_until) for model in ready)
         if waited >= self.window * HOUR:
             return {"window"}
         touched = set().union(*(model.shards for model in models))

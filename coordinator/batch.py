@@ -126,7 +126,9 @@ class Batch:
                     return
                 is_published = self._is_published
                 self._advance(Action.START)
-            if not is_published:
+            if is_published:
+                self._published(self._records)  # whoever published it may have got no further
+            else:
                 self._unlearn()
         except LeaseError:
             raise

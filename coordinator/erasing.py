@@ -450,7 +450,7 @@ class Erasing:
             if self.engine.catch_up():
                 self._in_doubt = True
         try:
-            Batch(self.engine, self.clock, batch_id, self._gathering, self._unmask).carry_out()
+            Batch(self.engine, self.clock, batch_id, self._gathering, self._published).carry_out()
         except BaseException:
             self._in_doubt = True
             raise
@@ -458,8 +458,15 @@ class Erasing:
             with self.engine.locks.state:
                 refresh_parents(self.engine.ledger, self.clock())
 
-    def _unmask(self, request_ids: Iterable[str]) -> None:
-        self.mask.drop(request_ids)
+    @locked
+    def _published(self, request_ids: Iterable[str]) -> None:
+        """Unmask what a batch published; people who wait may own alone what others shared."""
+        mask = self.mask.copy()
+        mask.drop(request_ids)
+        if mask.people:
+            with self._changing(), self.engine.ledger.write() as tx:
+                resolve_again(self.engine, tx, mask, (), self.clock())
+        self._put(mask)
 
     def _changed_environment(self) -> list[int]:
         """Shards whose submodel this environment would train to other bits."""

@@ -23,6 +23,7 @@ from cluster.graph import Graph
 from cluster.readers.columns import Columns
 from coordinator import erasing
 from coordinator.acting import resolve_again
+from coordinator.batch import Batch
 from coordinator.erasure import Erasure
 from coordinator.people import kept_map
 from coordinator.requests.states import State
@@ -378,6 +379,49 @@ def test_what_two_people_used_goes_with_the_second_though_others_ask_for_their_a
     assert there(system) == {"acc-eve"}
     later(system, clock)
     assert trained_on(system) == {"acc-eve"}
+
+
+def test_what_a_waiting_person_is_left_alone_with_is_masked_as_soon_as_the_others_are_forgotten(
+    system: System, clock: Clock
+) -> None:
+    accounts = [row for row in ROWS if row[1].startswith("acc")]
+    system.set_subjects(SubjectMap.from_rows(accounts, system.graph), load_rules(RULES))
+    request = system.submit(Subject("ada"))
+    assert there(system) == {"acc-bob", "acc-eve", "dev-2"}
+
+    system.erase(Erasure(nodes=["acc-bob"]))
+
+    assert there(system) == {"acc-eve"}
+    assert trained_on(system) == {"acc-ada", "acc-eve", "dev-1", "dev-2"}
+    assert request.record.records["nodes"] == 3
+    assert [event.action for event in request.events()] == ["accept", "resolve"]
+    later(system, clock)
+    assert trained_on(system) == {"acc-eve"}
+
+
+@pytest.mark.parametrize("lost", ["the look at who waits", "all after publication"])
+def test_a_home_opened_after_a_publication_looks_at_who_waits(
+    system: System, clock: Clock, bench: Workbench, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [row for row in ROWS if row[1].startswith("acc")]
+    system.set_subjects(SubjectMap.from_rows(accounts, system.graph), load_rules(RULES))
+    system.submit(Subject("ada"))
+    place = (erasing, "resolve_again") if lost == "the look at who waits" else (Batch, "_purge")
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, _dies)
+        with pytest.raises(OSError, match="gone"):
+            system.erase(Erasure(nodes=["acc-bob"]))
+    system.close()
+
+    opened = bench.open(system.home, clock=clock)
+
+    assert there(opened) == {"acc-eve"}
+    later(opened, clock)
+    assert trained_on(opened) == {"acc-eve"}
+
+
+def _dies(*_: object, **__: object) -> None:
+    raise OSError("gone")
 
 
 def test_what_a_corrected_map_gives_to_nobody_comes_back(system: System) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 
 from coordinator.serving.backend import OfficeLink
 from coordinator.serving.console.access import (
+    ACTIONS,
     ADMINS,
     ASKERS,
     AUDITORS,
@@ -70,6 +71,7 @@ ADDRESSES: Final = (
     Address("GET", "/costs", costs.costs, PEOPLE),
     Address("GET", "/costs/data", costs.costs_data, PEOPLE),
     Address("GET", "/queue", queue.queue, STAFF),
+    Address("POST", "/queue/approve", queue.approve, ACTIONS["approve"]),
     Address("GET", "/requests/{request_id}", request.request, STAFF),
     Address("GET", "/requests/{request_id}/live", request.request_live, STAFF),
     Address("POST", "/requests/{request_id}/{action}", request.act, STAFF),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from fastapi import Response
 
-from coordinator.requests.states import State
+from cluster.errors import UnweaveError
+from coordinator.requests.states import Action, State
+from coordinator.serving.console.access import ACTIONS
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
@@ -19,13 +22,49 @@ KINDS: Final = ("nodes", "edges", "features", "labels", "mixed", "subject", "pre
 OPEN_STATES, ANY = "open", "any"
 STATES: Final = (OPEN_STATES, "closed", ANY, *map(str, State))
 DUES: Final = (("", "any time"), ("0", "is late"), ("7", "7 days"), ("14", "14 days"))
+ID_PREFIX: Final = "req_"  # fields of the form that name a request
 BATCH_LIMIT: Final = 200  # waiting requests looked through for the next batch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the requests that somebody approved together.
+
+    Attributes:
+        approved: how many were.
+        refused: the others, each with why not.
+    """
+
+    approved: int
+    refused: tuple[tuple[str, str], ...]
 
 
 async def queue(desk: Desk, visit: Visit) -> Response:
     """Requests, filtered and paged, and what would run next."""
     filters = {name: visit.query(name) for name in ("state", "kind", "due")}
     filters["state"] = filters["state"] or OPEN_STATES
+    return await _page(desk, visit, filters)
+
+
+async def approve(desk: Desk, visit: Visit) -> Response:
+    """Approve the chosen requests, each for itself; says of the others why not."""
+    chosen = [name for name in visit.form if name.startswith(ID_PREFIX)]
+    if not chosen:
+        raise refusal(400, "Nothing was chosen", "tick the requests that you approve")
+    reason, refused = visit.form.get("reason", "").strip(), []
+    for request_id in chosen:
+        try:
+            await desk.ask(Office.act, request_id, Action.APPROVE.value, visit.who, reason)
+        except UnweaveError as error:
+            refused.append((request_id, str(error)))
+    outcome = Outcome(len(chosen) - len(refused), tuple(refused))
+    filters = {"state": State.NEEDS_APPROVAL.value, "kind": "", "due": ""}
+    return await _page(desk, visit, filters, outcome)
+
+
+async def _page(
+    desk: Desk, visit: Visit, filters: Mapping[str, str], outcome: Outcome | None = None
+) -> Response:
     _check(filters)
     cursor = visit.query("cursor") or None
     found = await desk.ask(
@@ -53,6 +92,8 @@ async def queue(desk: Desk, visit: Visit) -> Response:
         dues=DUES,
         counts=status["requests"],
         batch=_batch(waiting["items"]),
+        outcome=outcome,
+        choosing=filters["state"] == State.NEEDS_APPROVAL and visit.may(ACTIONS[Action.APPROVE]),
     )
 
 

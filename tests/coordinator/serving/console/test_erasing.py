@@ -153,3 +153,29 @@ def test_an_approval_is_by_the_key_and_never_by_whoever_asked(
     assert own.status_code == 403 and "four eyes" in Page(own.text).text
     assert "Approved." in page.text
     assert office.request(request_id)["state"] == "accepted"
+
+
+def test_several_requests_are_approved_together_and_the_others_say_why_not(
+    app: FastAPI, office: Office, ids: Any
+) -> None:
+    asker, approver = (visitor(app, office, role) for role in ("admin", "approver"))
+    large = "\n".join(map(str, ids[:21]))
+    mine, hers = erase(asker, large), erase(visitor(app, office, "requester"), large)
+    first, second = (address.rpartition("/")[2] for address in (mine, hers))
+    form = asker.page("/queue?state=needs_approval").form("/queue/approve")
+    ticked = {"csrf": form.fields["csrf"], "reason": "checked", first: "yes", second: "yes"}
+
+    nothing = asker.http.post(form.action, data={"csrf": form.fields["csrf"]})
+    page = Page(asker.http.post(form.action, data=ticked).text)
+    states = [office.request(request_id)["state"] for request_id in (first, second)]
+    again = approver.page("/queue?state=needs_approval")
+
+    assert nothing.status_code == 400 and "Nothing was chosen" in Page(nothing.text).text
+    assert "1 request approved. Not approved:" in page.text and "four eyes" in page.text
+    assert states == ["needs_approval", "accepted"]
+    assert {first, second} & again.form("/queue/approve").fields.keys() == {first}
+    assert not again.unlabelled
+    assert not visitor(app, office, "operator").page("/queue?state=needs_approval").has_form(
+        "/queue/approve"
+    )
+    office.act(first, "reject", "somebody", "a test")

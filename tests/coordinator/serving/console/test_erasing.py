@@ -175,7 +175,6 @@ def test_several_requests_are_approved_together_and_the_others_say_why_not(
     assert states == ["needs_approval", "accepted"]
     assert {first, second} & again.form("/queue/approve").fields.keys() == {first}
     assert not again.unlabelled
-    assert not visitor(app, office, "operator").page("/queue?state=needs_approval").has_form(
-        "/queue/approve"
-    )
+    operator = visitor(app, office, "operator")
+    assert not operator.page("/queue?state=needs_approval").has_form("/queue/approve")
     office.act(first, "reject", "somebody", "a test")

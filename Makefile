@@ -13,9 +13,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test lint
 	$(BIN)/pytest -q -m "not slow" -n 2 --dist loadgroup
 
-# The long suites alone; CI runs them after `make test`.
+# The long suites alone; CI runs them after `make test`. Those on Ray have the machine to themselves.
 test-all: $(VENV)/.installed-test
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m "slow and not ray" -n 2 --dist loadgroup
+	$(BIN)/pytest -q -m "slow and ray"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ PORT, SEED, SHARDS, CLASSES, POISONED = 8123, 0, 8, 5, 200
 IDS_A_CALL, THREADS = 8, 4
 TOLERANCE = 1e-5
 START_S = 120
+SWAPS, PATIENCE = 3, 4  # traffic goes on until so many swaps, for so many times as long at most
 
 
 @dataclass
@@ -54,6 +55,30 @@ class Traffic:
     tried_again: int = 0
     erased: dict[str, tuple[float, int]] = field(default_factory=dict)  # id -> acknowledged, epoch
     requests: dict[str, str] = field(default_factory=dict)  # id -> request
+
+    @property
+    def generations(self) -> int:
+        """How many generations answered."""
+        return len({answers.generation for _, answers in list(self.answers)})
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long traffic goes on: until its end, and on a slow machine until there were swaps."""
+
+    seconds: float
+    out: Traffic
+    begun: float = field(default_factory=time.monotonic)
+
+    def is_over(self) -> bool:
+        """Whether it was long enough."""
+        passed = time.monotonic() - self.begun
+        is_late = passed >= self.seconds * PATIENCE
+        return is_late or (passed >= self.seconds and self.out.generations > SWAPS)
+
+    def wait(self, share: float) -> None:
+        """Sleep until a share of the time has passed."""
+        time.sleep(max(0.0, self.begun + self.seconds * share - time.monotonic()))
 
 
 def poisoned_graph(num_nodes: int) -> tuple[Graph, list[str]]:
@@ -82,10 +107,10 @@ def settings() -> dict[str, Any]:
 # ---- traffic
 
 
-def predict_until(end: float, url: str, key: str, ids: Sequence[str], out: Traffic) -> None:
-    """Predict random nodes until a time."""
-    client, rng = Client(url, key, timeout=30), random.Random()
-    while time.monotonic() < end:
+def predict_on(course: Course, url: str, key: str, ids: Sequence[str]) -> None:
+    """Predict random nodes."""
+    out, client, rng = course.out, Client(url, key, timeout=30), random.Random()
+    while not course.is_over():
         chosen = rng.sample(ids, IDS_A_CALL)
         sent = time.monotonic()
         try:
@@ -99,12 +124,12 @@ def predict_until(end: float, url: str, key: str, ids: Sequence[str], out: Traff
     client.close()
 
 
-def erase_until(end: float, url: str, key: str, poison: Sequence[str], out: Traffic) -> None:
-    """Erase one poisoned node a second until a time."""
-    client = Client(url, key, timeout=60)
+def erase_on(course: Course, url: str, key: str, poison: Sequence[str]) -> None:
+    """Erase one poisoned node a second."""
+    out, client = course.out, Client(url, key, timeout=60)
     for node in poison:
         started = time.monotonic()
-        if started >= end:
+        if course.is_over():
             break
         try:
             made = client.erase("nodes", {"ids": [node]}, priority="urgent", idempotency_key=node)
@@ -150,21 +175,20 @@ def run_traffic(
     url: str, key: str, server: int, seconds: float, ids: Sequence[str], poison: Sequence[str]
 ) -> tuple[Traffic, dict[str, bool]]:
     """All traffic, and the kills."""
-    out, end = Traffic(), time.monotonic() + seconds
+    course = Course(seconds, Traffic())
     threads = [
-        threading.Thread(target=predict_until, args=(end, url, key, ids, out))
-        for _ in range(THREADS)
+        threading.Thread(target=predict_on, args=(course, url, key, ids)) for _ in range(THREADS)
     ]
-    threads.append(threading.Thread(target=erase_until, args=(end, url, key, poison, out)))
+    threads.append(threading.Thread(target=erase_on, args=(course, url, key, poison)))
     for thread in threads:
         thread.start()
     killed = {}
     for share, name in ((1 / 3, "ServeReplica:unweave:Replica"), (2 / 3, "ShardActor")):
-        time.sleep(max(0.0, end - seconds * (1 - share) - time.monotonic()))
+        course.wait(share)
         killed[name] = kill_one(server, name)
     for thread in threads:
         thread.join()
-    return out, killed
+    return course.out, killed
 
 
 # ---- what it must have been
@@ -278,7 +302,7 @@ def measure(num_nodes: int, seconds: float, replicas: int, folder: Path) -> dict
         "p99 ms": round(float(np.percentile(times, 99)), 1),
         "erasures acknowledged": len(out.erased),
         "erasures by state": dict(states),
-        "generations": len({answers.generation for _, answers in out.answers}),
+        "generations": out.generations,
         "killed": killed,
         "answers compared": found["compared"],
         "largest difference": found["largest"],

@@ -27,7 +27,7 @@ def test_no_answer_is_lost_mixed_or_stale_while_shards_retrain_and_processes_die
     assert found["predict calls"] > 50 and found["answers compared"] > 300
     assert all(found["killed"].values()) and len(found["killed"]) == 2
     assert found["erasures by state"] == {"completed": found["erasures acknowledged"]}
-    assert found["erasures acknowledged"] >= 5 and found["generations"] >= 3
+    assert found["erasures acknowledged"] >= 5 and found["generations"] > 3
     assert found["answers older than an acknowledgement"] == 0
     assert found["largest difference"] < TOLERANCE
     assert found["largest difference with erased rows left in"] > 100 * TOLERANCE

@@ -46,7 +46,7 @@ class Answering:
         recipe: recipe of the submodels.
         config: root configuration.
         pool: where posteriors are computed.
-        progress: called with (done, total).
+        progress: told of every evaluation.
     """
 
     path: str

@@ -94,6 +94,7 @@ class Engine:
         self.superseding: Callable[[], None] = _nothing  # called before old files are purged
         self._pool_choice, self._pool = pool, None if isinstance(pool, str) else pool
         self._index: ReaderIndex | None = None
+        self.trained: frozenset[int] = frozenset()  # shards that the build at work is done with
         self.locks = Locks()
         self.store = LocalStore(home)
         self.people = People(self)
@@ -239,7 +240,11 @@ class Engine:
 
     def build(self, wanted: Wanted) -> Built:
         """Build what is missing for a state, and publish nothing."""
+        self.trained = frozenset()
         return self.reconciler().build(wanted, self.live.aggregator)
+
+    def _note_trained(self, shard: int) -> None:
+        self.trained |= {shard}
 
     def publish(self, built: Built, also: Callable[[Connection], None] | None = None) -> None:
         """Make a built generation the live one, in one step.
@@ -354,6 +359,7 @@ class Engine:
             self.pool,
             self.ledger.lease.fence,
             self.progress,
+            self._note_trained,
         )
 
     def fit_context(self, graph: Graph, partition: Partition, pool: Pool) -> FitContext:
@@ -374,9 +380,9 @@ class Engine:
             None,
         )
 
-    def stage(self, name: str) -> Callable[[int, int], None]:
-        """Progress of one stage."""
-        return lambda done, total: self.progress(name, done, total)
+    def stage(self, name: str) -> Callable[..., None]:
+        """Progress of one stage, by (done, total); what else it is told does not matter."""
+        return lambda done, total, *_: self.progress(name, done, total)
 
     def close(self) -> None:
         """Give the home back, have actors let go of it, end what was started for it."""

@@ -25,6 +25,7 @@ from coordinator.disturbance import disturbance
 from coordinator.generation import Generation, ShardEntry
 from coordinator.ledger import Ledger
 from coordinator.pools import Pool
+from coordinator.pools.base import Progress as JobProgress
 from coordinator.stopwatch import Stopwatch
 from shards.checkpoint import CONTENT, SLICE, SUBMODEL, load_weights
 from shards.content import ShardContent, build_content
@@ -90,6 +91,7 @@ class Reconciler:
         pool: where training runs.
         fence: staging area of this coordinator.
         progress: called with (stage, done, total).
+        trained: called with every shard whose submodel is trained.
     """
 
     config: Config
@@ -99,6 +101,7 @@ class Reconciler:
     pool: Pool
     fence: int
     progress: Progress
+    trained: Callable[[int], None]
     _epoch: int = field(default=0, init=False)
 
     def build(self, wanted: Wanted, state: AggregatorState | None) -> Built:
@@ -218,7 +221,7 @@ class Reconciler:
         self.ledger.register([(SUBMODEL, job.submodel_key) for job in jobs], self._epoch)
         slices = [(SLICE, name) for job in jobs for name in job.slice_keys.values()]
         self.ledger.register(slices, self._epoch)
-        reports: list[BuildReport] = self.pool.map("build", jobs, self._stage("training"))
+        reports: list[BuildReport] = self.pool.map("build", jobs, self._training(jobs))
         staged = [name for report in reports for name in report.staged_slices]
         if staged:
             self.store.promote(SLICE, staged, fence=self.fence)
@@ -279,8 +282,12 @@ class Reconciler:
                 except CorruptArtefactError as error:
                     note_damage(error)
 
-    def _stage(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(name, done, total)
+    def _training(self, jobs: Sequence[BuildJob]) -> JobProgress:
+        def note(done: int, total: int, at: int) -> None:
+            self.trained(jobs[at].shard)
+            self.progress("training", done, total)
+
+        return note
 
     # ---- aggregator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from cluster.graph import TEST, UNLABELLED, VAL, Change, Graph
 from cluster.partitioners import check_room
 from coordinator.config import Config, load_config
 from coordinator.pools import Pool
+from coordinator.pools.base import Progress
 from coordinator.pools.inline import InlinePool
 from coordinator.preflight import check_config, require_labels
 from coordinator.system import System
@@ -186,12 +187,7 @@ class MeteredPool:
         """Number of actors."""
         return self._pool.size
 
-    def map(
-        self,
-        method: str,
-        jobs: Sequence[Any],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Any]:
+    def map(self, method: str, jobs: Sequence[Any], progress: Progress | None = None) -> list[Any]:
         """See :class:`coordinator.pools.base.Pool`."""
         before = self._pool.cpu_seconds()
         results = self._pool.map(method, jobs, progress)

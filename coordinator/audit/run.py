@@ -192,8 +192,6 @@ def gather(
     )
 
 
-def _shifted(
-    report: Callable[[int, int], None], at: int, cases: Sequence[Case]
-) -> Callable[[int, int], None]:
+def _shifted(report: Callable[[int, int], None], at: int, cases: Sequence[Case]) -> Progress:
     """Progress of one shard as progress of all."""
-    return lambda done, total: report(at * total + done, len(cases) * total)
+    return lambda done, total, _: report(at * total + done, len(cases) * total)

@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 from shards.config import ShardsConfig
 from shards.recipe import Profile
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]  # jobs done, all jobs, place of the one just done
 
 
 class Pool(Protocol):

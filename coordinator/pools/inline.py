@@ -148,10 +148,10 @@ def run_all(
 ) -> list[Any]:
     """Run jobs one after the other on a worker."""
     results = []
-    for job in jobs:
+    for at, job in enumerate(jobs):
         results.append(ask(worker, method, job))
         if progress:
-            progress(len(results), len(jobs))
+            progress(at + 1, len(jobs), at)
     return results
 
 

@@ -124,7 +124,7 @@ class RayPool:
             idle.append(actor)
             done += 1
             if progress:
-                progress(done, len(jobs))
+                progress(done, len(jobs), at)
         return results
 
     def tell(self, method: str, job: Any) -> list[Any]:

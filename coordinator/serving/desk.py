@@ -82,7 +82,13 @@ class Desk:
         stage = self.stage
         if stage is None:
             return None
-        return {"stage": stage[0], "shards_done": stage[1], "shards_total": stage[2]}
+        trained = sorted(self.system.engine.trained)
+        return {
+            "stage": stage[0],
+            "shards_done": stage[1],
+            "shards_total": stage[2],
+            "shards_trained": trained,
+        }
 
     def moved(self) -> None:
         """Something was asked or decided: look for work."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import Response
 
-from coordinator.requests.states import NEED_REASON, Action
+from coordinator.requests.states import NEED_REASON, Action, State
 from coordinator.serving.console.access import ACTIONS
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.pages.request_facts import (
@@ -19,6 +19,7 @@ from coordinator.serving.console.pages.request_facts import (
 from coordinator.serving.console.refusals import refusal
 from coordinator.serving.office import Office
 
+TRAINED: Final = frozenset({State.VERIFYING, State.UNLEARNED, State.PURGING})
 GRAVE: Final = frozenset({Action.REJECT, Action.CANCEL})
 TITLES: Final[Mapping[Action, tuple[str, str, str]]] = {
     Action.APPROVE: (
@@ -92,16 +93,27 @@ async def _values(desk: Desk, visit: Visit) -> dict[str, Any]:
         "events": events,
         "steps": steps_of(item, events),
         "progress": item["progress"],
-        "shards": await _shards(desk, item) if item["progress"] else [],
+        "shards": _shards(item),
         "impact": impact(item),
         "about": about(item),
         "receipt": receipt_facts(item["receipt"]),
     }
 
 
-async def _shards(desk: Desk, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = await desk.ask(Office.shards)
-    return [row for row in rows if row["shard"] in item["shards"]]
+def _shards(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How far each shard of the batch at work is: a share of one, None while it is trained."""
+    progress = item["progress"]
+    if not progress:
+        return []
+    trained = set(item["shards"] if item["state"] in TRAINED else progress["shards_trained"])
+    if item["state"] == State.SCHEDULED:
+        return [{"shard": shard, "stage": "waiting", "share": 0} for shard in item["shards"]]
+    return [
+        {"shard": shard, "stage": "trained", "share": 1}
+        if shard in trained
+        else {"shard": shard, "stage": "in training", "share": None}
+        for shard in item["shards"]
+    ]
 
 
 def _actions(item: Mapping[str, Any], role: str) -> list[dict[str, Any]]:

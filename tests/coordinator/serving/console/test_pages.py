@@ -62,6 +62,35 @@ def test_pages_of_a_request_and_of_its_certificate(
     assert str(ids[0]) not in re.findall(r"[\w.-]+", envelope.headers["content-disposition"])
 
 
+def test_a_request_at_work_has_a_bar_for_each_of_its_shards(
+    admin: Visitor, office: Office, ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, pages = office.system.engine, []
+    owner = engine.live.partition.assignment
+    shards = sorted(set(owner.values()))[:2]
+    chosen = [next(i for i in ids if owner.get(i) == shard) for shard in shards]
+    asked = {"kind": "nodes", "selector": {"ids": chosen}}
+    request_id = office.submit(asked, None, {"requested_by": "a", "priority": "urgent"})
+    note = engine.progress
+
+    def watch(stage: str, done: int, total: int) -> None:
+        note(stage, done, total)
+        if stage == "training":
+            pages.append(admin.page(f"/requests/{request_id['request_id']}/live"))
+
+    monkeypatch.setattr(engine, "progress", watch)
+    office.system.run()
+
+    first, last = (re.findall(r"Shard (\d+): ([a-z ]+)", page.text) for page in pages)
+    one, two = map(str, shards)
+    assert first in (
+        [(one, "trained"), (two, "in training")],
+        [(one, "in training"), (two, "trained")],
+    )
+    assert last == [(one, "trained"), (two, "trained")]
+    assert not pages[0].unlabelled and pages[0].count["progress"] == 3
+
+
 def test_every_response_has_a_strict_policy_and_is_kept_by_nobody(admin: Visitor) -> None:
     for path in (*PLAIN, *MORE, "/login", "/nowhere", "/requests/req_none", "/costs/data"):
         headers = admin.get(path).headers

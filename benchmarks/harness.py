@@ -1,4 +1,4 @@
-"""What the benchmarks share: data sets, provenance, Markdown tables."""
+"""What the benchmarks share: data sets, provenance, tuning, Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,39 @@ from collections.abc import Mapping, Sequence
 
 from cluster.graph import Graph
 from cluster.readers.catalog import load_dataset
+from coordinator.compare import tune_all
+from coordinator.contenders import Contender
+from coordinator.study import Study
+from coordinator.trial import Task, Trial, seeded
 
 
 def load(name: str) -> Graph:
     """A data set by name, or from a folder given as path."""
     return load_dataset(name)
+
+
+def tune_and_test(
+    studies: Sequence[Study], rows: Sequence[Contender], budget: int, num_shards: int
+) -> dict[str, list[Trial]]:
+    """Trials on test nodes by row, one a seed.
+
+    Args:
+        studies: what is studied under seed 0, 1, ...; settings are chosen on the first.
+        rows: who is measured.
+        budget: settings that each may try on validation nodes.
+        num_shards: of those that have shards.
+    """
+    found: dict[str, list[Trial]] = {row.name: [] for row in rows}
+    grids = [row.choices(budget, num_shards) for row in rows]
+    chosen = tune_all(studies[0], rows, grids, num_shards, None)
+    for seed, study in enumerate(studies):
+        tasks = [
+            Task(row.name, seeded(row.config(design, num_shards), seed), "test")
+            for row, design in zip(rows, chosen, strict=True)
+        ]
+        for trial in study.run(tasks):
+            found[trial.name].append(trial)
+    return found
 
 
 def provenance() -> str:

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import load, markdown, provenance
+from benchmarks.harness import load, markdown, provenance, tune_and_test
 from cluster.config import RolesConfig
 from cluster.graph import TRAIN, UNLABELLED, Change, Graph
-from coordinator.compare import tune_all
 from coordinator.contenders import ONE_MODELS, OURS_UNTUNED, PRESETS, UNSHARDED_GCN, Contender
 from coordinator.screens import mean_sd
 from coordinator.study import Study, TrialLog
 from coordinator.study_cli import say
-from coordinator.trial import Task, Trial, seeded
+from coordinator.trial import Trial
 
 RESULTS = Path(__file__).parent / "results"
 SHARE = 0.05
@@ -40,21 +39,11 @@ def keep_few_labels(graph: Graph, roles: RolesConfig, share: float) -> Graph:
 
 def measure(name: str, options: argparse.Namespace, log: TrialLog) -> dict[str, list[Trial]]:
     """Trials by row, one a seed; settings are chosen on validation nodes of seed 0."""
-    graph, chosen = load(name), []
-    found: dict[str, list[Trial]] = {row.name: [] for row in ROWS}
+    graph, studies = load(name), []
     for seed in range(options.seeds):
         few = keep_few_labels(graph, RolesConfig(seed=seed), SHARE)
-        study = Study(f"{Path(name).name}-scarce", few, log, options.workers, report=say)
-        if not chosen:
-            grids = [row.choices(BUDGET, SHARDS) for row in ROWS]
-            chosen = tune_all(study, ROWS, grids, SHARDS, None)
-        tasks = [
-            Task(row.name, seeded(row.config(design, SHARDS), seed), "test")
-            for row, design in zip(ROWS, chosen, strict=True)
-        ]
-        for trial in study.run(tasks):
-            found[trial.name].append(trial)
-    return found
+        studies.append(Study(f"{Path(name).name}-scarce", few, log, options.workers, report=say))
+    return tune_and_test(studies, ROWS, BUDGET, SHARDS)
 
 
 def table_row(data: str, found: dict[str, list[Trial]]) -> dict[str, str]:

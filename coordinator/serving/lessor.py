@@ -65,6 +65,19 @@ class _Lease:
             return False
         return any(granted < version and end > now for granted, end in self.until.items())
 
+    def confirm(self, generation: int, version: int, now: float) -> None:
+        """It answers with this generation under this version, as long as any earlier grant lets it.
+
+        What was granted under an older mask goes on under the one that was put on since.
+        """
+        self.generation, self.version = generation, max(self.version, version)
+        until: dict[int, float] = {}
+        for granted, end in self.until.items():
+            if end > now:
+                name = max(granted, self.version)
+                until[name] = max(until.get(name, 0.0), end)
+        self.until = until
+
 
 class Lessor:
     """Grants leases on the mask of one opened home."""
@@ -198,14 +211,21 @@ class Lessor:
         with self._moved:
             version = version if version <= self._version else 0  # of an office before this one
             if generation is not None:
+                self._forget_ended()
                 lease = self._leases.setdefault(replica, _Lease(generation, version))
-                lease.generation, lease.version = generation, max(lease.version, version)
-                lease.until = {v: end for v, end in lease.until.items() if v >= version}
+                lease.confirm(generation, version, self._now())
                 self._moved.notify_all()
             end = self._now() + HOLD_S
             while self._version == version and self._now() < end:
                 self._moved.wait(end - self._now())
             return self._grant(replica, generation)
+
+    def _forget_ended(self) -> None:
+        """Let go of replicas that were not heard of since their leases ran out."""
+        now = self._now()
+        ended = [k for k, v in self._leases.items() if max(v.until.values(), default=0.0) <= now]
+        for name in ended:
+            del self._leases[name]
 
     def _grant(self, replica: str, generation: int | None) -> Grant:
         found, served = self._now_holding(), self._served.get(generation or 0)

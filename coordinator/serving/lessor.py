@@ -207,7 +207,8 @@ class Lessor:
         Returns:
             What it may answer under from now on; held back up to HOLD_S when it knows that already.
         """
-        self.refresh()
+        end = self._now() + HOLD_S
+        self._look()
         with self._moved:
             version = version if version <= self._version else 0  # of an office before this one
             if generation is not None:
@@ -215,7 +216,6 @@ class Lessor:
                 lease = self._leases.setdefault(replica, _Lease(generation, version))
                 lease.confirm(generation, version, self._now())
                 self._moved.notify_all()
-            end = self._now() + HOLD_S
             while self._version == version and self._now() < end:
                 self._moved.wait(end - self._now())
             return self._grant(replica, generation)
@@ -233,7 +233,8 @@ class Lessor:
         is_over = served is None or (
             served.since is not None and self._now() - served.since > SWAP_S
         )
-        ttl = 0.0 if is_over else TTL_S
+        left_s = self._engine.ledger.lease.left_s  # then another office may be the writer
+        ttl = 0.0 if is_over else min(TTL_S, left_s)
         if ttl and replica in self._leases:
             self._leases[replica].until[found.version] = self._now() + ttl
         return Grant(
@@ -246,9 +247,22 @@ class Lessor:
             ttl_s=ttl,
         )
 
+    def _look(self) -> None:
+        """:meth:`refresh`, unless somebody works on the state: then grants are as of before.
+
+        That is safe, for whoever moves something refreshes after it and waits for what was granted;
+        and replicas go on answering while a graph is cut or many files are destroyed.
+        """
+        state = self._engine.locks.state
+        if state.acquire(timeout=HOLD_S):
+            try:
+                self.refresh()
+            finally:
+                state.release()
+
     def mask_of(self, generation: int) -> Grant:
         """What is masked in a generation that a replica is about to take, without a lease."""
-        self.refresh()
+        self._look()
         with self._moved:
             return self._grant("", generation)
 

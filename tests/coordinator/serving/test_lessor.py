@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -298,3 +299,29 @@ def test_replicas_whose_leases_have_run_out_are_forgotten(
 
     assert len(lessor._leases) <= 2
     assert sum(len(lease.until) for lease in lessor._leases.values()) <= 3
+
+
+def test_leases_are_granted_while_somebody_works_on_the_state(
+    system: System, lessor: Lessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 0.1)
+    number, found = number_of(system), []
+    with system.engine.locks.state:  # a graph is cut, files are destroyed
+        for ask in (lambda: lessor.lease("r", number, 0), lambda: lessor.mask_of(number)):
+            asking = in_thread(lambda ask=ask: found.append(ask()))
+            asking.join(5)
+
+    assert [grant.ttl_s for grant in found] == [TTL_S, TTL_S]
+
+
+def test_an_office_that_may_have_lost_its_home_grants_nothing(
+    system: System, lessor: Lessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, lease = number_of(system), system.engine.ledger.lease
+    assert lessor.lease("r", number, 0).ttl_s == TTL_S
+    monkeypatch.setattr(lease, "_sure_until", time.monotonic() + 1.0)  # renewing it fails
+
+    assert 0 < lessor.lease("r", number, 0).ttl_s <= 1.0
+    monkeypatch.setattr(lease, "_sure_until", 0.0)
+
+    assert lessor.lease("r", number, 0).ttl_s == 0

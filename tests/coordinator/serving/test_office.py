@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -199,6 +201,36 @@ def test_the_runner_carries_out_what_is_due_and_ends_with_the_office(
 
     with Office(home, pool, clock, QUIET) as again:
         assert again.request(made["request_id"])["state"] == "completed"
+
+
+def test_an_office_that_is_started_again_grants_leases_while_it_trains_what_was_begun(
+    bench: Workbench, pool: InlinePool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, may_train = Clock(), threading.Event()
+    home = served_home(bench, clock, tmp_path / "home")
+    with Office(home, pool, clock, QUIET) as office:
+        node = office.system.graph.ids.tolist()[0]
+        made = office.submit(nodes(node), options={"priority": "urgent"})
+    plain = pool.map
+
+    def held_back(*args: Any) -> Any:
+        assert may_train.wait(60)
+        return plain(*args)
+
+    monkeypatch.setattr(pool, "map", held_back)
+    late = threading.Timer(20, may_train.set)
+    late.start()
+
+    with Office(home, pool, clock, ServeSettings(poll_s=0.05)) as office:
+        grant = office.lease("r", 1, 0)
+        assert grant.ttl_s > 0 and grant.located is not None and len(grant.located.removed) == 1
+        assert not may_train.is_set(), "it was opened only after it had trained"
+        may_train.set()
+        monkeypatch.undo()
+        while not office.request(made["request_id"])["is_closed"]:
+            time.sleep(0.05)
+        assert office.request(made["request_id"])["state"] == "completed"
+    late.cancel()
 
 
 def test_a_person_counts_as_one_and_is_erased_by_their_id(

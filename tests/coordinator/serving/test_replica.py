@@ -245,6 +245,36 @@ def test_a_mask_is_confirmed_once_older_answers_have_ended(
     assert replica.predict([left, erased])["results"][1]["error"]["code"] == "gone"
 
 
+def test_an_answer_on_its_way_leaves_nothing_of_an_erased_row_in_the_tables(
+    system: System, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erased = system.graph.ids.tolist()[0]
+    row = system.graph.rows([erased])
+    began, may_end = threading.Event(), threading.Event()
+    plain = View.answer
+
+    def held_back(view: View, *args: Any) -> Any:
+        began.set()
+        assert may_end.wait(10)
+        return plain(view, *args)
+
+    monkeypatch.setattr(View, "answer", held_back)
+    asking = run(lambda: replica.predict([erased]))
+    assert began.wait(10)
+    located = locate(system, Erasure(nodes=[erased]))
+    masking = run(lambda: give(replica, grant_of(system, version=2, located=located)))
+    time.sleep(0.3)  # the next view was made by now, and the answer of the old one was not
+
+    may_end.set()
+    asking.join(10)
+    masking.join(10)
+
+    current = replica.require_lease()
+    for table in (current.view.stored.posteriors, current.view.stored.answers):
+        found, counts = table.lookup(row, np.zeros(10**3, np.int64), 10**6)
+        assert not counts.any() and not found.any()
+
+
 def run(act: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=act, daemon=True)
     thread.start()

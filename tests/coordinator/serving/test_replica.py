@@ -16,7 +16,7 @@ from cluster.graph import Located
 from coordinator.erasure import Erasure, present_part
 from coordinator.serving.leases import Grant
 from coordinator.serving.lessor import Lessor
-from coordinator.serving.replica import Replica
+from coordinator.serving.replica import Coming, Replica
 from coordinator.serving.replica_loop import ReplicaLoop
 from coordinator.serving.view import View
 from coordinator.system import System
@@ -414,6 +414,25 @@ def test_a_generation_that_was_read_is_taken_though_the_office_failed_meanwhile(
     loop.step()
 
     assert replica.generation == 1 and codes(replica, [system.graph.ids.tolist()[0]]) == [None]
+
+
+def test_a_generation_that_cannot_be_taken_is_read_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(system.home)
+    loop = ReplicaLoop(replica, Office(system), "r")
+    plain, failures = Replica.take, [MemoryError()]
+
+    def take(self: Replica, coming: Coming) -> None:
+        if failures:
+            raise failures.pop()
+        plain(self, coming)
+
+    monkeypatch.setattr(Replica, "take", take)
+
+    until(loop, lambda: replica.generation == 1)
+
+    assert not failures
 
 
 def test_a_generation_that_is_read_too_late_is_not_taken(system: System) -> None:

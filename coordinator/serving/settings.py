@@ -31,6 +31,7 @@ class ServeSettings(BaseModel):
         default="200/second", description="predict calls of one key, as '200/second'"
     )
     follow_s: float = Field(default=0.5, gt=0, description="pause between looks for new events")
+    max_streams: int = Field(default=20, ge=1, description="streams of events of one key at a time")
     follow_longest_s: float = Field(
         default=300.0, gt=0, description="after this, a stream of events ends and is resumed"
     )

@@ -46,6 +46,9 @@ class ServeSettings(BaseModel):
         default=False, description="whether callbacks may reach private addresses"
     )
     webhook_http: bool = Field(default=False, description="whether callbacks may go without TLS")
+    delivery_days: int = Field(
+        default=30, ge=4, description="how long deliveries that were made or given up are kept"
+    )
     webhook_timeout_s: float = Field(default=10.0, gt=0, description="longest time of one call")
 
     @field_validator("predict_rate")

@@ -76,7 +76,9 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
         self.stage = (stage, done, total)
 
     def _run_due(self) -> None:
-        """Carry out what is due, and take note of how long it took."""
+        """Carry out what is due, and take note of how long it took; forget plans of old."""
+        with self.lock:
+            self.let_go_of_plans(self.clock())
         begun = self.ledger.batches.list(state=OPEN_BATCH)
         if not begun and not self.system.erasing.next_batch().batch:
             return

@@ -20,6 +20,9 @@ class ServeSettings(BaseModel):
     max_pause_s: float = Field(default=60.0, gt=0, description="longest pause after a failure")
     plan_minutes: int = Field(default=30, ge=1, description="how long a plan is kept")
     max_plans: int = Field(default=1000, ge=1, description="plans kept; the oldest goes first")
+    max_planned: int = Field(
+        default=2_000_000, ge=1, description="records named by kept plans; the oldest goes first"
+    )
 
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="largest JSON body")
     max_file_bytes: int = Field(default=64 << 20, ge=1024, description="largest file of ids")

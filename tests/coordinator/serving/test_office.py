@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -102,6 +103,22 @@ def test_a_plan_serves_until_the_graph_moves_or_its_time_is_over(
     clock.forward(minutes=31)
     with pytest.raises(NotFoundError):
         office.submit(None, second["plan_id"])
+
+
+def test_plans_are_kept_for_so_many_records_as_the_memory_is_for(
+    office: Office, ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(office, "settings", QUIET.model_copy(update={"max_planned": 20}))
+    office.plans.clear()
+    names = [office.plan(nodes(*ids[: 3 + n]))["plan_id"] for n in range(3)]
+    assert list(office.plans) == names[1:], "6, 8 and 10 records: asked, and to be erased"
+
+    big = office.plan(nodes(*ids[:15]))["plan_id"]
+
+    assert list(office.plans) == [big]
+    assert office.kept_plan(big)["records"]["nodes"] == 15
+    office.let_go_of_plans(office.clock() + timedelta(hours=1))
+    assert not office.plans
 
 
 def test_a_predicate_needs_its_plan(office: Office) -> None:

@@ -123,11 +123,11 @@ def present_part(graph: Graph, erasure: Erasure) -> tuple[Change, Erasure]:
         GraphError: a feature column is not in the schema.
     """
     known_columns = set(graph.schema.features)
-    for node_id, names in erasure.features.items():
+    for names in erasure.features.values():
         unknown = [name for name in names or () if name not in known_columns]
         if unknown:
             raise GraphError(
-                f"node {node_id!r}: no feature column {unknown[:10]}; the schema has "
+                f"no feature column {unknown[:10]}; the schema has "
                 f"{len(known_columns)} columns, the first are {list(graph.schema.features[:5])}"
             )
     has, has_edge = graph.has_node, graph.has_edge

@@ -19,6 +19,7 @@ from cluster.partitioners import check_room
 from coordinator.aggregators import find_aggregator
 from coordinator.answering import Answering, store_view
 from coordinator.backups import make_backup, remove_backup
+from coordinator.batch import OPEN
 from coordinator.config import Config, load_config, retained_choice
 from coordinator.engine import Engine, utc_now
 from coordinator.erasing import Erasing
@@ -121,6 +122,7 @@ class System(Forgetting):
         pool: str | Pool = "ray",
         progress: Progress | None = None,
         clock: Callable[[], datetime] = utc_now,
+        settle: bool = True,
     ) -> System:
         """Open a fitted system; what was begun and not finished is finished first.
 
@@ -134,6 +136,8 @@ class System(Forgetting):
             pool: as in :meth:`fit`; actors start when they are first needed.
             progress: called with (stage, done, total).
             clock: what requests are timed by.
+            settle: whether to train what was begun before this returns; else :meth:`run` does, and
+                only what was published already is finished.
 
         Raises:
             HomeError: there is no system in this folder, or it belongs to another graph.
@@ -150,8 +154,12 @@ class System(Forgetting):
             engine.load(graph)
             engine.sweep()
             system.erasing.load()
-            system.erasing.settle()
-            engine.purge()
+            if settle:
+                system.erasing.settle()
+            else:
+                system.erasing.finish_published()
+            if settle or not engine.ledger.batches.list(state=OPEN):  # one begun uses what it built
+                engine.purge()
             if graph is not None:
                 engine.require_same(graph, engine.live.generation)
         except BaseException:

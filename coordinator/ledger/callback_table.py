@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from coordinator.ledger.engine import insert_new
 from coordinator.ledger.request_table import Read
@@ -230,6 +230,18 @@ class CallbackTable:
         row = deliveries.c.delivery_id == delivery.delivery_id
         values = {name: getattr(delivery, name) for name in names}
         tx.execute(update(deliveries).where(row).values(values))
+
+    def prune(self, tx: Connection, before: datetime) -> None:
+        """Destroy what was delivered or given up, and callbacks that have nothing left to tell.
+
+        Args:
+            tx: a ``ledger.write()``.
+            before: deliveries that were made later stay, and so does what is still to be tried.
+        """
+        d, c = deliveries.c, callbacks.c
+        tx.execute(delete(deliveries).where(d.state != PENDING, d.created_at < before))
+        left = select(d.delivery_id).where(d.callback_id == c.callback_id)
+        tx.execute(delete(callbacks).where(c.is_open.is_(False), ~left.exists()))
 
     def _deliveries(self, *wanted: Any, limit: int | None = None) -> Sequence[Delivery]:
         c = deliveries.c

@@ -20,6 +20,7 @@ import logging
 import os
 import platform
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,6 +81,7 @@ class Lease:
         self._engine = engine
         self._lock = HomeLock(home)
         self._fence: int | None = None
+        self._sure_until = 0.0  # by this process's monotonic clock
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -107,7 +109,7 @@ class Lease:
         """
         if self._fence is not None:
             raise LeaseError(f"this process holds the lease on {self.home} already")
-        flocked = self._lock.take()
+        flocked, begun = self._lock.take(), time.monotonic()
         try:
             with writing(self._engine) as tx:
                 found = _read(tx, lock=True)
@@ -128,7 +130,7 @@ class Lease:
         except BaseException:
             self._lock.release()
             raise
-        self._fence = fence
+        self._fence, self._sure_until = fence, begun + self.ttl_s
         self._start_keeper()
         return fence
 
@@ -146,10 +148,11 @@ class Lease:
         Raises:
             LeaseError: another process took the lease.
         """
-        flocked = self._lock.take()
+        flocked, begun = self._lock.take(), time.monotonic()
         with writing(self._engine) as tx:
             found = self.check(tx)
             _write(tx, expires_at=found.now + self.ttl_s, flocked=flocked)
+        self._sure_until = begun + self.ttl_s
 
     def release(self) -> None:
         """Let the lease go; a second call, or one after it was lost, does nothing."""
@@ -157,6 +160,7 @@ class Lease:
         self._stop.set()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(self.ttl_s)
+        self._sure_until = 0.0
         try:
             if fence is not None:
                 with writing(self._engine) as tx:
@@ -168,9 +172,18 @@ class Lease:
 
     def give_up_lock(self) -> None:
         """Leave the file lock to the process that took the lease."""
+        self._sure_until = 0.0
         self._lock.release()
 
     # ---- ask
+
+    @property
+    def left_s(self) -> float:
+        """Seconds for which no other process can take the lease, as far as this one knows.
+
+        For what is promised to others outside of any transaction; asks no database.
+        """
+        return max(self._sure_until - time.monotonic(), 0.0)
 
     def check(self, tx: Connection) -> LeaseRow:
         """Lock the row until the transaction ends and make sure that the fence is ours.

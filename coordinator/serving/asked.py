@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from cluster.digest import NodeId
 from cluster.errors import SelectorError
@@ -62,6 +63,11 @@ def typed_ids(ids: Iterable[Any], schema: Schema) -> list[NodeId]:
     if schema.id_type != "uuid":
         return list(ids)
     return [_uuid(item) for item in ids]
+
+
+def own_key(caller: str, key: str | None) -> str | None:
+    """An idempotency key as the ledger keeps it: ``<caller>/<key>``, which no other caller has."""
+    return f"{quote(caller, safe=':')}/{key}" if key else None
 
 
 def _uuid(item: Any) -> Any:

@@ -32,6 +32,7 @@ MAX_CALLBACKS: Final = 5  # of one request
 WORKERS: Final = 4  # calls at the same time
 AT_ONCE: Final = 200  # deliveries of one look
 SECRET_BYTES: Final = 32
+PRUNE_EVERY: Final = timedelta(hours=1)
 
 
 def next_state(delivery: Delivery, outcome: Outcome, now: datetime) -> Delivery:
@@ -55,9 +56,11 @@ class Callbacks(Desk):
 
     Attributes:
         caller: makes the calls.
+        pruned_at: when what was told long ago was last let go of.
     """
 
     caller: Caller
+    pruned_at: datetime | None = None
 
     # ---- secrets
 
@@ -116,8 +119,15 @@ class Callbacks(Desk):
         return found
 
     def add_callbacks(self, request_id: str, checked: Sequence[tuple[str, str, str]]) -> None:
-        """Have a request's events told; what is told already stays as it is."""
+        """Have a request's events told; what is told already stays as it is.
+
+        Of a request that was asked so long ago that its callbacks may be let go of, nothing is told
+        again.
+        """
         if not checked:
+            return
+        now = self.clock()
+        if (self.record(request_id).submitted_at or now) < now - self._kept_for:
             return
         found = [
             Callback(self._name(request_id, url), request_id, host, url, secret_id)
@@ -162,6 +172,7 @@ class Callbacks(Desk):
 
     def deliver(self) -> int:
         """Put new events on their way and make the calls that are due; returns how many."""
+        self._prune()
         self._queue()
         due, lanes = self.ledger.callbacks.due(self.clock(), AT_ONCE), dict[str, list[Delivery]]()
         for item in due:
@@ -175,6 +186,18 @@ class Callbacks(Desk):
         """Events of one callback, one after the other."""
         for delivery in lane:
             self._try(delivery)
+
+    @property
+    def _kept_for(self) -> timedelta:
+        return timedelta(days=self.settings.delivery_days)
+
+    def _prune(self) -> None:
+        """Let go of deliveries, and of URLs, that nobody needs any more."""
+        now = self.clock()
+        if self.pruned_at is None or now - self.pruned_at >= PRUNE_EVERY:
+            with self.ledger.write() as tx:
+                self.ledger.callbacks.prune(tx, now - self._kept_for)
+            self.pruned_at = now
 
     def _queue(self) -> None:
         now = self.clock()

@@ -39,8 +39,13 @@ class Granting(Desk):
         return self.lessor.replicas()
 
     def moved(self) -> None:
-        """Something was asked or decided: wait until no replica reads it, and look for work."""
+        """Something was asked or decided: wait until no replica reads it, and look for work.
+
+        Raises:
+            LeaseError: another process is the writer now; ask that one again.
+        """
         started = time.monotonic()
         self.lessor.in_force()
+        self.ledger.lease.require()  # else replicas may answer by another office's leases
         self.mask_lag_s = time.monotonic() - started
         super().moved()

@@ -55,6 +55,14 @@ class KeptPlan:
     view: Mapping[str, Any]
     until: datetime
 
+    @property
+    def size(self) -> int:
+        """Number of records that it names, which memory is held for."""
+        named = (self.plan.asked, self.plan.erasure)
+        return sum(
+            len(part) for e in named for part in (e.nodes, e.edges, e.features, e.labels)
+        )
+
 
 class Intake(Callbacks):
     """Takes in what is asked.
@@ -89,11 +97,17 @@ class Intake(Callbacks):
         with self.lock:
             self.plans[name] = KeptPlan(made, view, until)
             self.plans.move_to_end(name)
-            for old in [key for key, kept in self.plans.items() if kept.until < now]:
-                del self.plans[old]
-            while len(self.plans) > self.settings.max_plans:
-                self.plans.popitem(last=False)
+            self.let_go_of_plans(now)
         return view
+
+    def let_go_of_plans(self, now: datetime) -> None:
+        """Forget plans whose time is over, and the oldest of too many; the newest one stays."""
+        for old in [key for key, kept in self.plans.items() if kept.until < now]:
+            del self.plans[old]
+        named = sum(kept.size for kept in self.plans.values())
+        most, limit = self.settings.max_planned, self.settings.max_plans
+        while len(self.plans) > 1 and (named > most or len(self.plans) > limit):
+            named -= self.plans.popitem(last=False)[1].size
 
     def kept_plan(self, plan_id: str) -> dict[str, Any]:
         """A plan that was made before.

@@ -65,6 +65,19 @@ class _Lease:
             return False
         return any(granted < version and end > now for granted, end in self.until.items())
 
+    def confirm(self, generation: int, version: int, now: float) -> None:
+        """It answers with this generation under this version, as long as any earlier grant lets it.
+
+        What was granted under an older mask goes on under the one that was put on since.
+        """
+        self.generation, self.version = generation, max(self.version, version)
+        until: dict[int, float] = {}
+        for granted, end in self.until.items():
+            if end > now:
+                name = max(granted, self.version)
+                until[name] = max(until.get(name, 0.0), end)
+        self.until = until
+
 
 class Lessor:
     """Grants leases on the mask of one opened home."""
@@ -194,18 +207,25 @@ class Lessor:
         Returns:
             What it may answer under from now on; held back up to HOLD_S when it knows that already.
         """
-        self.refresh()
+        end = self._now() + HOLD_S
+        self._look()
         with self._moved:
             version = version if version <= self._version else 0  # of an office before this one
             if generation is not None:
+                self._forget_ended()
                 lease = self._leases.setdefault(replica, _Lease(generation, version))
-                lease.generation, lease.version = generation, max(lease.version, version)
-                lease.until = {v: end for v, end in lease.until.items() if v >= version}
+                lease.confirm(generation, version, self._now())
                 self._moved.notify_all()
-            end = self._now() + HOLD_S
             while self._version == version and self._now() < end:
                 self._moved.wait(end - self._now())
             return self._grant(replica, generation)
+
+    def _forget_ended(self) -> None:
+        """Let go of replicas that were not heard of since their leases ran out."""
+        now = self._now()
+        ended = [k for k, v in self._leases.items() if max(v.until.values(), default=0.0) <= now]
+        for name in ended:
+            del self._leases[name]
 
     def _grant(self, replica: str, generation: int | None) -> Grant:
         found, served = self._now_holding(), self._served.get(generation or 0)
@@ -213,7 +233,8 @@ class Lessor:
         is_over = served is None or (
             served.since is not None and self._now() - served.since > SWAP_S
         )
-        ttl = 0.0 if is_over else TTL_S
+        left_s = self._engine.ledger.lease.left_s  # then another office may be the writer
+        ttl = 0.0 if is_over else min(TTL_S, left_s)
         if ttl and replica in self._leases:
             self._leases[replica].until[found.version] = self._now() + ttl
         return Grant(
@@ -226,9 +247,22 @@ class Lessor:
             ttl_s=ttl,
         )
 
+    def _look(self) -> None:
+        """:meth:`refresh`, unless somebody works on the state: then grants are as of before.
+
+        That is safe, for whoever moves something refreshes after it and waits for what was granted;
+        and replicas go on answering while a graph is cut or many files are destroyed.
+        """
+        state = self._engine.locks.state
+        if state.acquire(timeout=HOLD_S):
+            try:
+                self.refresh()
+            finally:
+                state.release()
+
     def mask_of(self, generation: int) -> Grant:
         """What is masked in a generation that a replica is about to take, without a lease."""
-        self.refresh()
+        self._look()
         with self._moved:
             return self._grant("", generation)
 

@@ -45,7 +45,13 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
         self.lock, self.stage, self.plans = threading.RLock(), None, OrderedDict()
         self.caller, self.observed = Caller(self.settings), Observed()
         self._status: tuple[str, dict[str, Any]] | None = None
-        self.system = System.open(home, pool=pool, progress=self._note_stage, clock=clock)
+        self.system = System.open(
+            home,
+            pool=pool,
+            progress=self._note_stage,
+            clock=clock,
+            settle=not self.settings.run_batches,  # else a runner does, and leases are granted
+        )
         self.listen()
         batches = Runner("batches", self._run_due, self.settings)
         calls = Runner("callbacks", self.deliver, self.settings)
@@ -70,7 +76,9 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
         self.stage = (stage, done, total)
 
     def _run_due(self) -> None:
-        """Carry out what is due, and take note of how long it took."""
+        """Carry out what is due, and take note of how long it took; forget plans of old."""
+        with self.lock:
+            self.let_go_of_plans(self.clock())
         begun = self.ledger.batches.list(state=OPEN_BATCH)
         if not begun and not self.system.erasing.next_batch().batch:
             return

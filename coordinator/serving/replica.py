@@ -106,6 +106,7 @@ class Replica:
         """Answer with a generation from now on; waits for the answers on their way."""
         with self._answering:
             self._current, self._taken_at = coming, self._now()
+            coming.view.forget_hidden()
 
     def renew(self, grant: Grant, asked_at: float) -> None:
         """Put the granted mask on, and answer under it for as long as is granted.

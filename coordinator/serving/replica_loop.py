@@ -42,6 +42,7 @@ class ReplicaLoop:
     def __init__(self, replica: Replica, office: Lending, name: str) -> None:
         self._replica, self._office, self._name = replica, office, name
         self._ends = threading.Event()
+        self._lock = threading.Lock()  # around what is being read, and what was
         self._reading: int | None = None
         self._ready: Coming | None = None
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
@@ -90,13 +91,24 @@ class ReplicaLoop:
         self._take()
         replica, asked_at = self._replica, time.monotonic()
         grant = self._office.lease(self._name, replica.generation, replica.version)
-        if grant.body is not None and self._reading != grant.generation:
-            self._reading = grant.generation
+        if grant.body is not None and self._begin(grant.generation):
             threading.Thread(target=self._read, args=(grant,), name="reader", daemon=True).start()
         if replica.generation is None:
             self._ends.wait(PAUSE_S)
         else:
             replica.renew(grant, asked_at)
+
+    def _begin(self, generation: int) -> bool:
+        """Note that a generation is being read; whether it was not before."""
+        with self._lock:
+            is_new, self._reading = self._reading != generation, generation
+            return is_new
+
+    def _give_up(self, generation: int) -> None:
+        """Have a generation read again, unless a later one is being read."""
+        with self._lock:
+            if self._reading == generation:
+                self._reading = None
 
     def _read(self, grant: Grant) -> None:
         """Read a generation; one that is purged meanwhile is left for the one after it."""
@@ -104,13 +116,13 @@ class ReplicaLoop:
         try:
             coming = self._replica.read(grant.generation, grant.body)
             coming = coming.under(self._office.mask_of(grant.generation))
-            if self._reading == grant.generation:  # else a later one is being read
-                self._ready = coming
+            with self._lock:
+                if self._reading == grant.generation:  # else a later one is being read
+                    self._ready = coming
         except Exception as error:
             self._note("a generation could not be read", error)
             self._ends.wait(PAUSE_S)
-            if self._reading == grant.generation:
-                self._reading = None
+            self._give_up(grant.generation)
 
     def _take(self) -> None:
         """Switch to a generation that was read, under what is masked by now."""
@@ -118,12 +130,14 @@ class ReplicaLoop:
         if coming is None:
             return
         grant = self._office.mask_of(coming.generation)  # where that fails, it is tried again
-        if self._ready is coming:
-            self._ready = None
-        if grant.located is None:  # a later one was published, and this one is over
-            self._reading = None
-        else:
+        with self._lock:
+            if self._ready is coming:
+                self._ready = None
+        try:
             self._replica.take(coming.under(grant))
+        except Exception as error:  # also where a later one was published, and this one is over
+            self._note("a generation could not be taken", error)
+            self._give_up(coming.generation)
 
     def _note(self, what: str, error: Exception) -> None:
         code = error.code if isinstance(error, UnweaveError) else type(error).__name__

@@ -20,6 +20,9 @@ class ServeSettings(BaseModel):
     max_pause_s: float = Field(default=60.0, gt=0, description="longest pause after a failure")
     plan_minutes: int = Field(default=30, ge=1, description="how long a plan is kept")
     max_plans: int = Field(default=1000, ge=1, description="plans kept; the oldest goes first")
+    max_planned: int = Field(
+        default=2_000_000, ge=1, description="records named by kept plans; the oldest goes first"
+    )
 
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="largest JSON body")
     max_file_bytes: int = Field(default=64 << 20, ge=1024, description="largest file of ids")
@@ -31,6 +34,7 @@ class ServeSettings(BaseModel):
         default="200/second", description="predict calls of one key, as '200/second'"
     )
     follow_s: float = Field(default=0.5, gt=0, description="pause between looks for new events")
+    max_streams: int = Field(default=20, ge=1, description="streams of events of one key at a time")
     follow_longest_s: float = Field(
         default=300.0, gt=0, description="after this, a stream of events ends and is resumed"
     )
@@ -45,6 +49,9 @@ class ServeSettings(BaseModel):
         default=False, description="whether callbacks may reach private addresses"
     )
     webhook_http: bool = Field(default=False, description="whether callbacks may go without TLS")
+    delivery_days: int = Field(
+        default=30, ge=4, description="how long deliveries that were made or given up are kept"
+    )
     webhook_timeout_s: float = Field(default=10.0, gt=0, description="longest time of one call")
 
     @field_validator("predict_rate")

@@ -136,13 +136,17 @@ class View:
             move = change.as_move(WALK_HOPS)
             ridge = self.tables.ridge.after(graph, move.renewed, move.moved)
             tables = GraphTables(graph, owner, published.shards, labels, ridge)
-        for table in (self.stored.posteriors, self.stored.base, self.stored.answers):
-            table.clear(change.located.removed)
         inputs = inference_input(graph, "cpu", _features(self.inputs.x, graph, change.renewed))
         since = _renewed(self.since, moved, version)
         return View(
             published, hidden, graph, owner, labels, inputs, tables, self.stored, since, version
         )
+
+    def forget_hidden(self) -> None:
+        """Destroy what is kept of hidden nodes, once no older view answers any more."""
+        hidden = np.flatnonzero(self.hidden.removed)
+        for table in (self.stored.posteriors, self.stored.base, self.stored.answers):
+            table.clear(hidden)
 
     # ---- answering
 

@@ -14,7 +14,7 @@ from coordinator.serving.api.guard import Guard
 from coordinator.serving.api.meters import Meters
 from coordinator.serving.api.models import ProblemOut
 from coordinator.serving.api.problems import add_handlers
-from coordinator.serving.api.rates import Rates
+from coordinator.serving.api.rates import Rates, Streams
 from coordinator.serving.api.routing import Services
 from coordinator.serving.backend import OfficeLink, ReplicaLink
 from coordinator.serving.console.router import make_console
@@ -50,8 +50,9 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    rates, streams = Rates(chosen.predict_rate), Streams(chosen.max_streams)
     app.state.services = Services(
-        office, replicas, chosen, Door(office, chosen), Rates(chosen.predict_rate), meters
+        office, replicas, chosen, Door(office, chosen), rates, streams, meters
     )
     add_handlers(app)
     app.add_middleware(Guard, settings=chosen, meters=meters)

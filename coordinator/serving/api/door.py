@@ -133,7 +133,7 @@ class KeySet:
             body = json.loads(self._path.read_bytes())
             self._keys = dict(_usable(body["keys"]))
             self._seen = found.st_mtime_ns, found.st_size
-        except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
             if self._seen is None:
                 raise ConfigError(
                     f"serve.jwks_file {self._path} cannot be read as a JWKS "

@@ -35,6 +35,7 @@ from coordinator.serving.api.routing import (
     problems,
     services_of,
 )
+from coordinator.serving.asked import own_key
 from coordinator.serving.office import Office
 from coordinator.serving.roles import (
     ACTION_ROLES,
@@ -263,8 +264,7 @@ def _asked(kind: str, selector: SelectorIn, services: Services) -> dict[str, Any
 def _options(body: BaseModel, name: str, key: str | None) -> dict[str, Any]:
     """Options as the office takes them; an idempotency key counts for its caller alone."""
     wanted = body.model_dump(include=set(OptionsIn.model_fields))
-    scoped = None if key is None else f"{name}/{key}"
-    return wanted | {"requested_by": name, "idempotency_key": scoped}
+    return wanted | {"requested_by": name, "idempotency_key": own_key(name, key)}
 
 
 async def _file_of(request: Request) -> tuple[bytes, str]:

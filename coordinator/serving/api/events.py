@@ -10,7 +10,7 @@ from fastapi import Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from coordinator.serving.api.erasures import READERS, RequestId
-from coordinator.serving.api.routing import Serving, allow, new_router, problems
+from coordinator.serving.api.routing import Asker, Serving, allow, new_router, problems
 from coordinator.serving.office import Office
 
 router = new_router("erasures")
@@ -30,10 +30,21 @@ async def known_request(request_id: RequestId, services: Serving) -> str:
     return request_id
 
 
+async def one_stream(services: Serving, caller: Asker) -> AsyncIterator[None]:
+    """Count the stream from before the answer begins until its end, or until the client left.
+
+    Raises:
+        ProblemError: 429.
+    """
+    with services.streams.one(caller.name):
+        yield
+
+
 @router.get(
     "/erasures/{request_id}/events",
     response_class=EventSourceResponse,
-    responses=problems(404),
+    responses=problems(404, 429),
+    dependencies=[Depends(one_stream)],
 )
 @allow(*READERS)
 async def follow(

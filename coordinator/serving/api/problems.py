@@ -135,10 +135,18 @@ def problem_of(error: UnweaveError) -> ProblemError:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
     title = (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".") or _phrase(status)
-    is_ours = status >= 500 and not isinstance(error, NoLeaseError | StaleShardError)
-    detail = "the operator's log says more, by this code" if is_ours else str(error)
+    detail = _detail(error, status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     return ProblemError(status, detail, title=title, code=error.code, kind=kind, headers=headers)
+
+
+def _detail(error: UnweaveError, status: int) -> str:
+    if isinstance(error, UnknownIdError):  # its text names them
+        many = f"{len(error.ids)} {error.kind}(s) are not in {error.graph}"
+        return f"{many}; check the ids and their type, or pass unknown='report' to list them"
+    if status >= 500 and not isinstance(error, NoLeaseError | StaleShardError):
+        return "the operator's log says more, by this code"
+    return str(error)
 
 
 def unexpected() -> ProblemError:

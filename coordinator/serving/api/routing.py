@@ -21,7 +21,7 @@ from coordinator.serving.api.door import Caller, Door
 from coordinator.serving.api.meters import Meters
 from coordinator.serving.api.models import ProblemOut
 from coordinator.serving.api.problems import MEDIA_TYPE
-from coordinator.serving.api.rates import Rates
+from coordinator.serving.api.rates import Rates, Streams
 from coordinator.serving.backend import OfficeLink, ReplicaLink
 from coordinator.serving.settings import ServeSettings
 
@@ -41,6 +41,7 @@ class Services:
         settings: limits.
         door: lets callers in.
         rates: how often somebody may ask.
+        streams: how many streams somebody has.
         meters: what is counted.
     """
 
@@ -49,6 +50,7 @@ class Services:
     settings: ServeSettings
     door: Door
     rates: Rates
+    streams: Streams
     meters: Meters
 
 

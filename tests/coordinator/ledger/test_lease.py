@@ -154,6 +154,23 @@ def test_a_holder_that_lost_its_lease_can_write_nothing(opened: Open) -> None:
     assert taker.current_generation() == (1, {})
 
 
+def test_a_holder_knows_for_how_long_nobody_can_follow_it(opened: Open) -> None:
+    ledger, other = opened(ttl_s=TTL_S), opened()
+    assert ledger.lease.left_s == 0
+    ledger.acquire()
+    _silence(ledger)
+    assert 0 < ledger.lease.left_s <= TTL_S
+    with pytest.raises(HomeError, match="in use"):
+        other.acquire()
+
+    time.sleep(TTL_S + 0.1)
+    assert ledger.lease.left_s == 0
+    ledger.lease.renew()
+    assert ledger.lease.left_s > 0
+    ledger.close()
+    assert ledger.lease.left_s == 0
+
+
 def test_a_lost_lease_is_not_released_by_the_one_that_lost_it(opened: Open) -> None:
     paused, taker, third = opened(ttl_s=TTL_S), opened(), opened()
     paused.acquire()

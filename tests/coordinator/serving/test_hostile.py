@@ -310,6 +310,23 @@ def test_predictions_are_limited_by_key_and_requests_never(strict: Api, office: 
 
 
 @pytest.mark.parametrize(
+    "selector",
+    [
+        ("nodes", {"ids": ["zanzibar"]}),
+        ("edges", {"pairs": [["zanzibar", "b"]]}),
+        ("features", {"ids": ["zanzibar"], "columns": ["none"]}),
+        ("labels", {"ids": ["zanzibar"]}),
+    ],
+)
+def test_ids_that_are_not_here_are_not_repeated(api: Api, selector: Any) -> None:
+    kind, parts = selector
+    body = {"kind": kind, "selector": parts, "unknown": "raise"}
+    answer = api.ask("POST", "/v1/erasure-plans", json=body)
+    assert_problem(answer, 422 if kind == "features" else 404)
+    assert "zanzibar" not in answer.text
+
+
+@pytest.mark.parametrize(
     ("failure", "status", "code"),
     [
         (NoLeaseError("no replica holds a lease"), 503, "UW-S001"),

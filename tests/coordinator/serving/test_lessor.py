@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -260,3 +261,67 @@ def test_an_old_generation_stays_masked_where_its_successor_was_published_unnoti
 
     assert system.engine.live.generation.number == number + 1
     assert rows_masked(lessor.mask_of(number)) == [row]
+
+
+def test_a_lease_from_before_a_swap_counts_under_the_mask_that_was_taken_with_it(
+    system: System, lessor: Lessor, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, (node, other) = number_of(system), training_ids(system)[:2]
+    granted = lessor.lease("r", number, 0)  # the replica may answer until TTL_S from now
+    system.submit(Erasure(nodes=[node]))
+    taken = lessor.mask_of(number)  # as a replica does before it takes what it has read
+    assert taken.version > granted.version
+    monkeypatch.setattr(module, "HOLD_S", float(PATIENCE_S))
+    asking = in_thread(lambda: lessor.lease("r", number, taken.version))
+    asking.join(0.3)
+    system.submit(Erasure(nodes=[other]))
+    asking.join(PATIENCE_S)  # the grant is on its way, and not at the replica yet
+
+    waiting = in_thread(lessor.in_force)
+    waiting.join(0.3)
+    assert waiting.is_alive(), "by the first grant it still answers, and reads the second node"
+    seconds.now += TTL_S + 0.1
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive()
+
+
+def test_replicas_whose_leases_have_run_out_are_forgotten(
+    system: System, lessor: Lessor, seconds: Seconds
+) -> None:
+    number = number_of(system)
+    for name in range(50):
+        lessor.lease(f"r{name}", number, 0)
+        seconds.now += TTL_S
+    for _ in range(50):  # one that never confirms
+        lessor.lease("slow", number, 0)
+        system.submit(Erasure(labels=training_ids(system)[:1])).cancel(by="a")
+        seconds.now += TTL_S
+
+    assert len(lessor._leases) <= 2
+    assert sum(len(lease.until) for lease in lessor._leases.values()) <= 3
+
+
+def test_leases_are_granted_while_somebody_works_on_the_state(
+    system: System, lessor: Lessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 0.1)
+    number, found = number_of(system), []
+    with system.engine.locks.state:  # a graph is cut, files are destroyed
+        for ask in (lambda: lessor.lease("r", number, 0), lambda: lessor.mask_of(number)):
+            asking = in_thread(lambda ask=ask: found.append(ask()))
+            asking.join(5)
+
+    assert [grant.ttl_s for grant in found] == [TTL_S, TTL_S]
+
+
+def test_an_office_that_may_have_lost_its_home_grants_nothing(
+    system: System, lessor: Lessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, lease = number_of(system), system.engine.ledger.lease
+    assert lessor.lease("r", number, 0).ttl_s == TTL_S
+    monkeypatch.setattr(lease, "_sure_until", time.monotonic() + 1.0)  # renewing it fails
+
+    assert 0 < lessor.lease("r", number, 0).ttl_s <= 1.0
+    monkeypatch.setattr(lease, "_sure_until", 0.0)
+
+    assert lessor.lease("r", number, 0).ttl_s == 0

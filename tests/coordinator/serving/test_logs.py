@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.coordinator.serving.conftest import WINDOWS, Replicas
 from tests.coordinator.systems import Workbench, planted
 
 MARK = "zanzibar"
-SETTINGS = ServeSettings(poll_s=0.05, follow_s=0.02, body_timeout_s=0.5)
+SETTINGS = ServeSettings(poll_s=0.05, follow_s=0.02, body_timeout_s=0.5, max_streams=2)
 
 
 @dataclass
@@ -99,6 +100,25 @@ def test_events_come_as_they_happen(served: Served) -> None:
     assert "running" in seen and "unlearned" in seen
     done = served.client.get(path).json()
     assert done["progress"] is None and done["certificate_id"]
+
+
+def test_one_key_has_few_streams_and_a_client_that_leaves_frees_its_own(served: Served) -> None:
+    made = served.client.post("/v1/erasures", json=nodes(f"{MARK}-0003")).json()
+    path = f"/v1/erasures/{made['request_id']}/events"
+
+    def begin(streams: ExitStack) -> int:
+        stream = streams.enter_context(served.client.stream("GET", path, timeout=30))
+        return int(stream.status_code)
+
+    with ExitStack() as streams:
+        assert [begin(streams) for _ in range(3)] == [200, 200, 429]
+    end = time.monotonic() + 10
+    while True:
+        with ExitStack() as streams:
+            if begin(streams) == 200:
+                break
+        assert time.monotonic() < end, "those who left still count"
+        time.sleep(0.05)
 
 
 def test_a_body_that_never_ends_is_given_up(served: Served) -> None:

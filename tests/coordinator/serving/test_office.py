@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -100,6 +103,22 @@ def test_a_plan_serves_until_the_graph_moves_or_its_time_is_over(
     clock.forward(minutes=31)
     with pytest.raises(NotFoundError):
         office.submit(None, second["plan_id"])
+
+
+def test_plans_are_kept_for_so_many_records_as_the_memory_is_for(
+    office: Office, ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(office, "settings", QUIET.model_copy(update={"max_planned": 20}))
+    office.plans.clear()
+    names = [office.plan(nodes(*ids[: 3 + n]))["plan_id"] for n in range(3)]
+    assert list(office.plans) == names[1:], "6, 8 and 10 records: asked, and to be erased"
+
+    big = office.plan(nodes(*ids[:15]))["plan_id"]
+
+    assert list(office.plans) == [big]
+    assert office.kept_plan(big)["records"]["nodes"] == 15
+    office.let_go_of_plans(office.clock() + timedelta(hours=1))
+    assert not office.plans
 
 
 def test_a_predicate_needs_its_plan(office: Office) -> None:
@@ -199,6 +218,36 @@ def test_the_runner_carries_out_what_is_due_and_ends_with_the_office(
 
     with Office(home, pool, clock, QUIET) as again:
         assert again.request(made["request_id"])["state"] == "completed"
+
+
+def test_an_office_that_is_started_again_grants_leases_while_it_trains_what_was_begun(
+    bench: Workbench, pool: InlinePool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, may_train = Clock(), threading.Event()
+    home = served_home(bench, clock, tmp_path / "home")
+    with Office(home, pool, clock, QUIET) as office:
+        node = office.system.graph.ids.tolist()[0]
+        made = office.submit(nodes(node), options={"priority": "urgent"})
+    plain = pool.map
+
+    def held_back(*args: Any) -> Any:
+        assert may_train.wait(60)
+        return plain(*args)
+
+    monkeypatch.setattr(pool, "map", held_back)
+    late = threading.Timer(20, may_train.set)
+    late.start()
+
+    with Office(home, pool, clock, ServeSettings(poll_s=0.05)) as office:
+        grant = office.lease("r", 1, 0)
+        assert grant.ttl_s > 0 and grant.located is not None and len(grant.located.removed) == 1
+        assert not may_train.is_set(), "it was opened only after it had trained"
+        may_train.set()
+        monkeypatch.undo()
+        while not office.request(made["request_id"])["is_closed"]:
+            time.sleep(0.05)
+        assert office.request(made["request_id"])["state"] == "completed"
+    late.cancel()
 
 
 def test_a_person_counts_as_one_and_is_erased_by_their_id(

@@ -16,7 +16,7 @@ from cluster.graph import Located
 from coordinator.erasure import Erasure, present_part
 from coordinator.serving.leases import Grant
 from coordinator.serving.lessor import Lessor
-from coordinator.serving.replica import Replica
+from coordinator.serving.replica import Coming, Replica
 from coordinator.serving.replica_loop import ReplicaLoop
 from coordinator.serving.view import View
 from coordinator.system import System
@@ -245,6 +245,36 @@ def test_a_mask_is_confirmed_once_older_answers_have_ended(
     assert replica.predict([left, erased])["results"][1]["error"]["code"] == "gone"
 
 
+def test_an_answer_on_its_way_leaves_nothing_of_an_erased_row_in_the_tables(
+    system: System, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erased = system.graph.ids.tolist()[0]
+    row = system.graph.rows([erased])
+    began, may_end = threading.Event(), threading.Event()
+    plain = View.answer
+
+    def held_back(view: View, *args: Any) -> Any:
+        began.set()
+        assert may_end.wait(10)
+        return plain(view, *args)
+
+    monkeypatch.setattr(View, "answer", held_back)
+    asking = run(lambda: replica.predict([erased]))
+    assert began.wait(10)
+    located = locate(system, Erasure(nodes=[erased]))
+    masking = run(lambda: give(replica, grant_of(system, version=2, located=located)))
+    time.sleep(0.3)  # the next view was made by now, and the answer of the old one was not
+
+    may_end.set()
+    asking.join(10)
+    masking.join(10)
+
+    current = replica.require_lease()
+    for table in (current.view.stored.posteriors, current.view.stored.answers):
+        found, counts = table.lookup(row, np.zeros(10**3, np.int64), 10**6)
+        assert not counts.any() and not found.any()
+
+
 def run(act: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
@@ -384,6 +414,25 @@ def test_a_generation_that_was_read_is_taken_though_the_office_failed_meanwhile(
     loop.step()
 
     assert replica.generation == 1 and codes(replica, [system.graph.ids.tolist()[0]]) == [None]
+
+
+def test_a_generation_that_cannot_be_taken_is_read_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(system.home)
+    loop = ReplicaLoop(replica, Office(system), "r")
+    plain, failures = Replica.take, [MemoryError()]
+
+    def take(self: Replica, coming: Coming) -> None:
+        if failures:
+            raise failures.pop()
+        plain(self, coming)
+
+    monkeypatch.setattr(Replica, "take", take)
+
+    until(loop, lambda: replica.generation == 1)
+
+    assert not failures
 
 
 def test_a_generation_that_is_read_too_late_is_not_taken(system: System) -> None:

@@ -184,3 +184,24 @@ def test_the_name_of_a_token_is_never_that_of_a_key(door: Api, ids: Any) -> None
         headers={"Authorization": f"Bearer {token(sub='key:abc', role='requester')}"},
     )
     assert made.json()["requested_by"] == "jwt:key:abc"
+
+
+def test_no_name_and_key_of_two_tokens_are_one(door: Api) -> None:
+    def ask(sub: str, key: str) -> Any:
+        return door.client.post(
+            "/v1/erasures",
+            json={"kind": "nodes", "selector": {"ids": [f"nobody-of-{sub}"]}},
+            headers={
+                "Authorization": f"Bearer {token(sub=sub, role='requester')}",
+                "Idempotency-Key": key,
+            },
+        )
+
+    assert ask("ann/b", "c").status_code == ask("ann", "b/c").status_code == 201
+
+
+@pytest.mark.parametrize(
+    "header", [b"[" * 5000, b'{"alg":' * 700, b'{"alg": "EdDSA", "kid": ["EdDSA"]}', b'{"kid": {}}']
+)
+def test_a_crooked_header_of_a_token_is_refused(door: Api, header: bytes) -> None:
+    assert status(door, f"{encoded(header)}.{encoded(b'{}')}.{encoded(b'x' * 64)}") == 401

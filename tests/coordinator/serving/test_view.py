@@ -263,7 +263,7 @@ def test_entries_of_erased_rows_are_destroyed() -> None:
     view = View.cold(published)
     view.warm(100)
 
-    view.under(hiding(nodes=[4]))
+    view.under(hiding(nodes=[4])).forget_hidden()
 
     found, counts = view.stored.posteriors.lookup(np.asarray([4]), np.zeros(26, np.int64), 9)
     assert not counts.any() and not found.any()

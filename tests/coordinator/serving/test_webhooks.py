@@ -329,6 +329,32 @@ def test_a_delivery_is_tried_for_three_days_and_is_then_a_dead_letter(
         telling.redeliver("dlv_none")
 
 
+def test_what_was_told_long_ago_is_let_go_of_and_not_told_again(
+    telling: Office, receiver: Receiver
+) -> None:
+    clock: Any = telling.clock
+    open_one, _ = submit(telling, receiver.url, 3)
+    closed, _ = submit(telling, receiver.url, 4, idempotency_key="once")
+    telling.act(closed["request_id"], "cancel", "bob")
+    telling.deliver()
+    clock.forward(days=29)
+    telling.deliver()
+    assert len(telling.deliveries(request_id=closed["request_id"])) == 2
+
+    clock.forward(days=2)
+    telling.deliver()
+
+    callbacks = telling.ledger.callbacks
+    names = [item["request_id"] for item in (open_one, closed)]
+    assert [item.request_id for item in callbacks.of_requests(names)] == names[:1]
+    assert not telling.deliveries(request_id=closed["request_id"])
+    told = len(receiver.got)
+    telling.add_callbacks(names[1], [(receiver.url, "127.0.0.1", "whs_0")])
+    assert telling.deliver() == 0 and len(receiver.got) == told
+    telling.act(names[0], "hold", "bob", "a claim")
+    assert telling.deliver() == 1
+
+
 def test_asking_again_by_the_same_key_tells_nobody_twice(
     telling: Office, receiver: Receiver
 ) -> None:

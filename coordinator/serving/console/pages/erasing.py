@@ -15,6 +15,7 @@ from fastapi import Response
 from cluster.errors import RequestError, UnweaveError
 from coordinator.requests.regulations import NORMAL, PRIORITIES, PROFILES
 from coordinator.serving.api.problems import problem_of
+from coordinator.serving.asked import own_key
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.forms import listed
 from coordinator.serving.console.render import (
@@ -171,7 +172,7 @@ def _options(visit: Visit, options: Mapping[str, str]) -> dict[str, Any]:
         "requested_by": visit.who,
         "reason": options["reason"],
         "external_request_id": options["external_request_id"] or None,
-        "idempotency_key": visit.form.get("once") or None,
+        "idempotency_key": own_key(visit.who, visit.form.get("once")),
         "received_at": f"{received}Z" if received else None,
     }
 

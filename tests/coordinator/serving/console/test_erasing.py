@@ -71,6 +71,19 @@ def test_a_confirmation_sent_twice_is_one_request(admin: Visitor, office: Office
     assert sent[0] == sent[1]
 
 
+def test_a_form_cannot_name_the_idempotency_key_of_another_caller(
+    admin: Visitor, office: Office
+) -> None:
+    asked = {"kind": "nodes", "selector": {"ids": ["nobody-at-all"]}}
+    theirs = office.submit(asked, options={"idempotency_key": "key:somebody/letter-1"})
+    form = admin.page("/erase").form("/preview")
+    confirm = Page(admin.send(form, what="424243").text).form("/confirm")
+
+    sent = admin.send(confirm, count="0", once="key:somebody/letter-1")
+
+    assert sent.status_code == 303 and theirs["request_id"] not in sent.headers["location"]
+
+
 def test_a_plan_that_the_graph_left_behind_is_explained(
     admin: Visitor, office: Office, ids: Any
 ) -> None:

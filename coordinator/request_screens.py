@@ -81,6 +81,7 @@ def _fields(
         ("unknown records", record.unknown or ""),
         ("parts", ", ".join(f"{n} {s}" for s, n in found.get("parts", {}).items())),
         ("cost", _cost(found.get("cost"))),
+        ("serving policy", record.serving_policy or ""),
         ("asked by", record.requested_by),
         ("approved by", record.approved_by),
         ("held by", record.held_by),

@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from coordinator.requests.serving import ServingPolicy
+
 MAX_PAGE: Final = 500  # items of one page of a list
 
 
@@ -20,6 +22,11 @@ class ServeSettings(BaseModel):
     max_pause_s: float = Field(default=60.0, gt=0, description="longest pause after a failure")
     plan_minutes: int = Field(default=30, ge=1, description="how long a plan is kept")
     max_plans: int = Field(default=1000, ge=1, description="plans kept; the oldest goes first")
+
+    serving_policy: ServingPolicy = Field(
+        default="mask",
+        description="while shards retrain, where neither a call nor a request says another",
+    )
 
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="largest JSON body")
     max_file_bytes: int = Field(default=64 << 20, ge=1024, description="largest file of ids")

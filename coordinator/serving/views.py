@@ -29,6 +29,7 @@ _SAME = (
     "reason",
     "regulation",
     "priority",
+    "serving_policy",
     "requested_by",
     "approved_by",
     "held_by",

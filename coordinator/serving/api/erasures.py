@@ -8,6 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from coordinator.requests.serving import ServingPolicy
 from coordinator.serving.api.bodies import media_type
 from coordinator.serving.api.models import (
     Action,
@@ -159,12 +160,18 @@ async def submit_file(
     hashed: bool = False,
     regulation: Regulation | None = None,
     priority: Priority = "normal",
+    serving_policy: ServingPolicy | None = None,
     received_at: AwareDatetime | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Ask to forget every line of a file: one request, and a part of it for each line."""
     content, form = await _file_of(request)
-    wanted = OptionsIn(regulation=regulation, priority=priority, received_at=received_at)
+    wanted = OptionsIn(
+        regulation=regulation,
+        priority=priority,
+        serving_policy=serving_policy,
+        received_at=received_at,
+    )
     options = _options(wanted, caller.name, idempotency_key)
     made = await services.office.ask(Office.submit_file, content, form, kind, hashed, options)
     response.headers["Location"] = f"/v1/erasures/{made['request_id']}"

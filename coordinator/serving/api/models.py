@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
+from coordinator.requests.serving import ServingPolicy
 from coordinator.serving.roles import ROLES
 
 Role = Literal["viewer", "predictor", "requester", "approver", "operator", "auditor", "admin"]
@@ -15,7 +16,6 @@ FileKind = Literal["nodes", "edges", "features", "labels", "subjects"]
 Action = Literal["approve", "reject", "hold", "release", "extend", "retry", "expedite", "cancel"]
 Priority = Literal["normal", "urgent", "regulator"]
 Regulation = Literal["gdpr", "uk_gdpr", "ccpa", "contract"]
-Policy = Literal["mask", "exclude", "block"]
 assert set(ROLES) == set(Role.__args__)  # type: ignore[attr-defined]
 
 _PLAIN = frozenset("\t\n\r")
@@ -106,6 +106,10 @@ class OptionsIn(In):
     regulation: Regulation | None = None
     priority: Priority = "normal"
     reason: Text = ""
+    serving_policy: ServingPolicy | None = Field(
+        default=None,
+        description="while its shards retrain; else that of the service, exclude for a regulator",
+    )
     external_request_id: Name | None = Field(
         default=None, description="your own id; the same asks once"
     )
@@ -133,7 +137,9 @@ class PredictIn(In):
     """Which nodes to predict."""
 
     ids: Annotated[list[Id], Field(min_length=1)]
-    policy: Policy | None = None
+    policy: ServingPolicy | None = Field(
+        default=None, description="while shards retrain; else the strictest of open requests'"
+    )
     top_k: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
 
 
@@ -210,6 +216,7 @@ class RequestOut(Out):
     reason: str
     regulation: str
     priority: str
+    serving_policy: ServingPolicy | None
     submitted_at: datetime | None
     received_at: datetime
     accepted_at: datetime | None
@@ -252,8 +259,9 @@ class PredictOut(Out):
 
     generation: int
     epoch: int
-    policy: str
+    policy: ServingPolicy
     stale_shards: list[int]
+    shard_policies: dict[str, ServingPolicy]
     results: list[dict[str, Any]]
 
 

@@ -80,11 +80,11 @@ def test_a_grant_names_what_is_masked_by_its_row(system: System, lessor: Lessor)
     second = lessor.lease("r", number_of(system), first.version)
 
     assert rows_masked(first) == []
-    assert first.stale_shards == ()
+    assert first.stale == {}
     assert rows_masked(second) == [row]
     assert second.version > first.version
     assert second.epoch == first.epoch + 1
-    assert second.stale_shards == tuple(sorted(system.plan(Erasure(nodes=[node])).shards))
+    assert second.stale == dict.fromkeys(sorted(system.plan(Erasure(nodes=[node])).shards), "mask")
     assert second.body is None
     assert second.ttl_s == TTL_S
 

@@ -14,6 +14,7 @@ from cluster.digest import NodeId
 from cluster.errors import ConfigError, CorruptArtefactError, NoLeaseError, StaleShardError
 from cluster.graph import Located
 from coordinator.erasure import Erasure, present_part
+from coordinator.requests.serving import Held, ServingPolicy
 from coordinator.serving.leases import Grant
 from coordinator.serving.lessor import Lessor
 from coordinator.serving.replica import Replica
@@ -32,14 +33,15 @@ def grant_of(
     *,
     version: int = 1,
     located: Located | None = None,
-    stale: tuple[int, ...] = (),
+    stale: Held | None = None,
     ttl_s: float = 60.0,
+    policy: ServingPolicy = "mask",
 ) -> Grant:
     current = system.engine.ledger.current_generation()
     assert current is not None
     number, body = current
     hidden = hiding() if located is None else located
-    return Grant(number, body, version, 10 + version, hidden, stale, ttl_s)
+    return Grant(number, body, version, 10 + version, hidden, stale or {}, ttl_s, policy)
 
 
 def give(replica: Replica, grant: Grant) -> None:
@@ -138,7 +140,7 @@ def test_exclude_drops_the_vote_of_a_stale_shard_and_block_its_nodes(
     mine = [node for node in training_ids(system) if owner[node] == 1]
     other = [node for node in training_ids(system) if owner[node] != 1]
     plain = replica.predict(mine)
-    give(replica, grant_of(system, version=2, stale=(1,)))
+    give(replica, grant_of(system, version=2, stale={1: "mask"}))
 
     assert replica.predict(mine)["results"] == plain["results"]
     excluded = replica.predict(mine, policy="exclude")
@@ -342,7 +344,7 @@ def test_calls_that_are_answered_together_fail_one_by_one(system: System, replic
     owner = system.partition.assignment
     mine = next(node for node in training_ids(system) if owner[node] == 1)
     other = next(node for node in training_ids(system) if owner[node] != 1)
-    give(replica, grant_of(system, version=2, stale=(1,)))
+    give(replica, grant_of(system, version=2, stale={1: "mask"}))
 
     found = replica.predict_many(
         [([mine], "block", None), ([other], "block", None), ([mine], None, 1), ([mine], "no", None)]

@@ -23,6 +23,12 @@ WAY: Final = (
     "purging",
     "completed",
 )
+POLICIES: Final[Mapping[str | None, str]] = {
+    None: "as the service is set",
+    "mask": "mask: shards that saw it go on voting",
+    "exclude": "exclude: shards that saw it have no vote",
+    "block": "block: what those shards own gets no answer",
+}
 Rows = list[tuple[str, Any]]
 
 
@@ -76,6 +82,7 @@ def about(item: Mapping[str, Any]) -> Rows:
         ("Kind", show_words(item["kind"])),
         ("Regulation", item["regulation"]),
         ("Priority", item["priority"]),
+        ("Until it is done", POLICIES[item["serving_policy"]]),
         ("Received", show_time(item["received_at"])),
         ("Due", show_time(item["due_at"])),
         ("Cancellable until", show_time(item["cancel_until"]) if waits else ""),

@@ -230,6 +230,34 @@ def test_the_same_external_id_is_the_same_request_and_another_body_is_refused(
         system.submit(first, idempotency_key="k1")
 
 
+def test_a_serving_policy_is_part_of_what_is_asked(system: System) -> None:
+    erasure = Erasure(nodes=training_ids(system)[:1])
+    plain = system.submit(erasure, external_request_id="plain")
+    first = system.submit(erasure, external_request_id="a", serving_policy="block")
+    again = system.submit(erasure, external_request_id="a", serving_policy="block")
+
+    assert first.request_id == again.request_id and first.record.serving_policy == "block"
+    assert plain.record.serving_policy is None
+    for other in (None, "mask"):
+        with pytest.raises(DuplicateError):
+            system.submit(erasure, external_request_id="a", serving_policy=other)
+    with pytest.raises(RequestError, match="serving_policy is 'hide'"):
+        system.submit(erasure, serving_policy="hide")  # type: ignore[arg-type]
+    ledger, plan = system.engine.ledger, system.plan(erasure)
+    options = (plan.kind, "", "normal")
+    assert plain.record.body_digest == ledger.mark("request", *options, plan.selector).hex()
+
+
+def test_a_regulators_request_excludes_what_retrains_for_it(system: System) -> None:
+    a, b = training_ids(system)[:2]
+
+    cautious = system.submit(Erasure(nodes=[a]), priority="regulator")
+    (plain, *_) = system.submit_many([Erasure(nodes=[b])], serving_policy="block")
+
+    assert cautious.record.serving_policy == "exclude"
+    assert plain.record.serving_policy == "block"
+
+
 def test_a_request_for_what_is_forgotten_already_is_a_duplicate(system: System) -> None:
     node = training_ids(system)[0]
     first = system.erase(Erasure(nodes=[node]))

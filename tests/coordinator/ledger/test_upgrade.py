@@ -22,6 +22,7 @@ from coordinator.ledger.upgrade import MIGRATIONS
 from coordinator.ledger.vault import Vault
 from coordinator.lock import HomeLock
 from coordinator.requests.states import State
+from tests.coordinator.ledger.records import add, record
 
 FIRST_SCHEMA = """
 CREATE TABLE settings (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name));
@@ -212,6 +213,27 @@ def test_a_home_of_the_second_release_is_taken_over_and_its_digests_are_not_samp
             query = "SELECT attname FROM pg_stats WHERE tablename = 'artefacts'"
             assert set(tx.exec_driver_sql(query).scalars()) == {"kind", "epoch"}
     engine.dispose()
+
+
+def test_requests_of_the_fourth_schema_have_the_policy_of_the_service(
+    home: Path, database: str
+) -> None:
+    before = record(1)
+    ledger = Ledger(database, home=home)
+    ledger.acquire()
+    add(ledger, before)
+    ledger.close()
+    engine = open_engine(database_url(database, home))
+    with engine.begin() as tx:
+        tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
+        tx.exec_driver_sql("ALTER TABLE requests DROP COLUMN serving_policy")
+    engine.dispose()
+
+    ledger = Ledger(database, home=home)
+
+    assert ledger.requests.get(before.request_id) == before
+    assert before.serving_policy is None
+    ledger.close()
 
 
 def test_an_unknown_first_schema_is_refused(old: sqlite3.Connection, home: Path) -> None:

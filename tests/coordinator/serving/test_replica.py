@@ -151,6 +151,53 @@ def test_exclude_drops_the_vote_of_a_stale_shard_and_block_its_nodes(
     assert len(replica.predict(other, policy="block")["results"]) == len(other)
 
 
+def test_requests_policies_hold_for_calls_that_name_none(system: System, replica: Replica) -> None:
+    owner = system.partition.assignment
+    mine = [node for node in training_ids(system) if owner[node] == 1]
+    other = [node for node in training_ids(system) if owner[node] != 1]
+    plain = replica.predict(other)
+
+    give(replica, grant_of(system, version=2, stale={0: "mask", 1: "exclude"}))
+    excluded = replica.predict(other)
+    assert (excluded["policy"], excluded["stale_shards"]) == ("exclude", [0, 1])
+    assert excluded["shard_policies"] == {"0": "mask", "1": "exclude"}
+    give(replica, grant_of(system, version=3, stale={1: "mask"}))
+    wanted = replica.predict(other, policy="exclude")["results"]
+    assert excluded["results"] == wanted != plain["results"]
+    assert replica.predict(other)["results"] == plain["results"]
+
+    give(replica, grant_of(system, version=4, stale={1: "block"}))
+    with pytest.raises(StaleShardError, match="one of these nodes"):
+        replica.predict(mine)
+    blocked = replica.predict(other)
+    assert blocked["results"] == wanted, "what is blocked has no vote either"
+    assert (blocked["policy"], blocked["shard_policies"]) == ("block", {"1": "block"})
+
+
+def test_a_calls_own_policy_goes_before_that_of_requests(system: System, replica: Replica) -> None:
+    ids = training_ids(system)
+    plain = replica.predict(ids)
+    give(replica, grant_of(system, version=2, stale={1: "block"}))
+
+    own = replica.predict(ids, policy="mask")
+
+    assert own["results"] == plain["results"]
+    assert (own["policy"], own["shard_policies"]) == ("mask", {"1": "mask"})
+
+
+def test_while_nothing_is_stale_the_policy_is_that_of_the_service(
+    system: System, replica: Replica
+) -> None:
+    ids = training_ids(system)
+    plain = replica.predict(ids)
+
+    give(replica, grant_of(system, version=2, policy="block"))
+    found = replica.predict(ids)
+
+    assert (found["policy"], found["results"]) == ("block", plain["results"])
+    assert found["shard_policies"] == {} and found["stale_shards"] == []
+
+
 # ---- the lease
 
 

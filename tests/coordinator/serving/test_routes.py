@@ -182,6 +182,26 @@ def test_one_idempotency_key_asks_once_for_one_caller(api: Api, ids: Any) -> Non
     assert somebody.status_code == 201
 
 
+def test_a_request_says_what_is_answered_while_its_shards_retrain(api: Api, ids: Any) -> None:
+    def ask(**options: Any) -> Any:
+        return api.ask("POST", "/v1/erasures", "requester", json=nodes(ids[6]) | options)
+
+    made = {name: ask(serving_policy=name).json() for name in ("mask", "exclude", "block")}
+    assert {name: found["serving_policy"] for name, found in made.items()} == {
+        name: name for name in made
+    }
+    assert ask().json()["serving_policy"] is None
+    assert ask(priority="regulator").json()["serving_policy"] == "exclude"
+    assert ask(serving_policy="hide").status_code == 422
+    csv = {"content": f"id\n{ids[7]}\n".encode(), "headers": {"Content-Type": "text/csv"}}
+    path = "/v1/erasures:bulk?kind=nodes&serving_policy=exclude"
+    file = api.ask("POST", path, "requester", **csv).json()
+    parts = api.ask("GET", f"/v1/erasures?parent_id={file['request_id']}", "requester").json()
+    assert [part["serving_policy"] for part in parts["items"]] == ["exclude"]
+    for found in (*made.values(), file):
+        assert api.ask("DELETE", f"/v1/erasures/{found['request_id']}").status_code == 202
+
+
 def test_an_unknown_id_is_taken_and_holds_nothing(api: Api) -> None:
     made = api.ask("POST", "/v1/erasures", "requester", json=nodes("nobody-here"))
 

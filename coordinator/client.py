@@ -283,6 +283,14 @@ class Client:
 
     # ---- evidence
 
+    def acceptance(self, request_id: str) -> dict[str, Any]:
+        """The signed receipt of a request's acceptance, as the envelope."""
+        return self._send(Call("GET", f"/v1/erasures/{request_id}/acceptance"))
+
+    async def aacceptance(self, request_id: str) -> dict[str, Any]:
+        """:meth:`acceptance`, asynchronously."""
+        return await self._asend(Call("GET", f"/v1/erasures/{request_id}/acceptance"))
+
     def certificate(self, certificate_id: str) -> dict[str, Any]:
         """A certificate, as the signed envelope."""
         return self._send(Call("GET", f"/v1/certificates/{certificate_id}.dsse"))

@@ -278,13 +278,16 @@ class Call:
 
     def _answer(self, request: Request, *, as_json: bool) -> None:
         from coordinator.request_screens import request_json, show_request
+        from coordinator.requests.times import to_iso
 
         policy, record = self.system.config.erasure, request.record
         cost = {
             "estimated_s": round(self.plan.seconds, 3),
             "full_retrain_s": round(self.plan.full_retrain_seconds, 3),
         }
-        found = request_json(record, datetime.now(UTC)) | {"cost": cost}
+        at = request.expected_completion_at
+        found = request_json(record, datetime.now(UTC))
+        found |= {"cost": cost, "expected_completion_at": None if at is None else to_iso(at)}
         if as_json:
             emit(found)
         else:

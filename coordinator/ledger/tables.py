@@ -129,6 +129,7 @@ requests = Table(
     Column("estimated_seconds", Float(53), nullable=False),
     Column("unknown", Integer, nullable=False),
     Column("serving_policy", Text),  # None: that of the service
+    Column("acceptance", Text),  # a signed envelope
     Column("certificate_id", Text),
     Column("receipt", PlainJson),
     Column("payload", LargeBinary),  # the records to forget, in cipher; destroyed at the end

@@ -68,6 +68,7 @@ class RequestRecord:
         shards: shards that have to be retrained for it, as planned.
         estimated_seconds: training seconds of those shards.
         unknown: asked records that the graph does not hold.
+        acceptance: signed receipt of its acceptance; None before, and where it was never accepted.
         certificate_id: evidence of its completion.
         receipt: what the erasure did, in numbers.
     """
@@ -106,6 +107,7 @@ class RequestRecord:
     estimated_seconds: float = 0.0
     unknown: int = 0
     serving_policy: ServingPolicy | None = None
+    acceptance: str | None = None
     certificate_id: str | None = None
     receipt: Mapping[str, Any] | None = None
 

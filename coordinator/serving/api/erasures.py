@@ -49,6 +49,7 @@ from coordinator.serving.roles import (
 router = new_router("erasures")
 
 READERS = (REQUESTER, APPROVER, OPERATOR, AUDITOR)
+DSSE = "application/vnd.dsse.envelope.v1+json"
 RequestId = Annotated[str, Path(pattern=r"^req_[0-9A-Za-z]{8,40}$", description="req_...")]
 PlanId = Annotated[str, Path(pattern=r"^pln_[0-9a-f]{24}$", description="pln_...")]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9A-Za-z_/-]{1,200}$")]
@@ -214,6 +215,14 @@ async def read_receipt(request_id: RequestId, services: Serving) -> dict[str, An
         raise ProblemError(404, f"the request is {found['state']} and has no receipt", kind="early")
     receipt: dict[str, Any] = found["receipt"]
     return receipt | {"certificate_id": found["certificate_id"]}
+
+
+@router.get("/erasures/{request_id}/acceptance", responses=problems(404))
+@allow(*READERS)
+async def read_acceptance(request_id: RequestId, services: Serving) -> Response:
+    """The signed receipt of a request's acceptance, byte for byte as it was made then."""
+    envelope = await services.office.ask(Office.acceptance, request_id)
+    return Response(envelope, media_type=DSSE)
 
 
 @router.delete(

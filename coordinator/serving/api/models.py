@@ -144,7 +144,7 @@ class PredictIn(In):
 
 
 class VerifyIn(In):
-    """A certificate as it was issued: the DSSE envelope, as text or as the object itself."""
+    """A certificate or an acceptance receipt: the DSSE envelope, as text or the object itself."""
 
     envelope: str | dict[str, Any]
 
@@ -204,6 +204,14 @@ class PlanOut(Out):
     expires_at: datetime
 
 
+class AcceptanceOut(Out):
+    """A signed receipt of acceptance in short; the envelope is at ``links.acceptance``."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    signature: Annotated[str, Field(pattern=r"^ed25519:[0-9A-Za-z+/=]{88}$")]
+    key_id: str
+
+
 class RequestOut(Out):
     """A request and where it stands; it names no record."""
 
@@ -222,6 +230,7 @@ class RequestOut(Out):
     accepted_at: datetime | None
     due_at: datetime
     cancel_until: datetime
+    expected_completion_at: datetime | None
     completed_at: datetime | None
     requested_by: str
     approved_by: str
@@ -238,6 +247,8 @@ class RequestOut(Out):
     progress: dict[str, Any] | None
     masked: bool
     actions: list[str]
+    acceptance_receipt: AcceptanceOut | None
+    links: dict[str, str]
 
 
 class RequestPage(Out):

@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from cluster.errors import HomeError
 from coordinator.ledger import Ledger
@@ -68,6 +69,11 @@ def old(home: Path) -> sqlite3.Connection:
     base.execute("INSERT INTO generations VALUES (1, ?, 1)", (json.dumps(BODY),))
     base.commit()
     return base
+
+
+def drop_columns_of_0005(tx: Connection) -> None:
+    for name in ("serving_policy", "acceptance"):
+        tx.exec_driver_sql(f"ALTER TABLE requests DROP COLUMN {name}")
 
 
 def _raw(home: Path) -> bytes:
@@ -195,7 +201,7 @@ def test_a_home_of_the_second_release_is_taken_over_and_its_digests_are_not_samp
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
         for table in ("callbacks", "deliveries", "api_keys", "webhook_secrets"):  # of later ones
             tx.exec_driver_sql(f"DROP TABLE {table}")
-        tx.exec_driver_sql("ALTER TABLE requests DROP COLUMN serving_policy")
+        drop_columns_of_0005(tx)
         if is_postgres:
             tx.exec_driver_sql("ALTER TABLE artefacts ALTER COLUMN key SET STATISTICS -1")
 
@@ -226,13 +232,13 @@ def test_requests_of_the_fourth_schema_have_the_policy_of_the_service(
     engine = open_engine(database_url(database, home))
     with engine.begin() as tx:
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
-        tx.exec_driver_sql("ALTER TABLE requests DROP COLUMN serving_policy")
+        drop_columns_of_0005(tx)
     engine.dispose()
 
     ledger = Ledger(database, home=home)
 
     assert ledger.requests.get(before.request_id) == before
-    assert before.serving_policy is None
+    assert before.serving_policy is None and before.acceptance is None
     ledger.close()
 
 

@@ -1,4 +1,7 @@
-"""The serving policy of a request; requests of earlier releases have that of the service."""
+"""Serving policy and acceptance receipt of a request.
+
+Requests of earlier releases have the policy of the service, and no receipt.
+"""
 
 from __future__ import annotations
 
@@ -10,5 +13,6 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the column."""
-    op.add_column("requests", sa.Column("serving_policy", sa.Text))
+    """Add the columns."""
+    for name in ("serving_policy", "acceptance"):
+        op.add_column("requests", sa.Column(name, sa.Text))

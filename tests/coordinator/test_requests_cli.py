@@ -224,6 +224,12 @@ def test_a_file_of_ids_is_a_parent_with_its_parts_and_run_carries_out_what_is_du
     parts = shell("requests", "ls", "--home", home, "--parent", key, "--json").answer["requests"]
     assert {part["kind"] for part in parts} == {"subject"} and len(parts) == 2
     assert {part["serving_policy"] for part in (found, *parts)} == {"exclude"}
+    assert found["expected_completion_at"] > found["cancel_until"]
+    receipt = tmp_path / "acceptance.dsse"
+    shell("requests", "acceptance", key, "--home", home, "--out", receipt)
+    issuer = home / "keys" / "issuer.pub"
+    assert f"Acceptance of request {key}" in shell("verify", receipt, "--key", issuer).out
+    assert shell("verify", receipt, "--key", issuer, "--json").answer["ok"]
     shown = shell("requests", "show", key, "--home", home).out
     assert re.search(r"serving policy\W+exclude", shown)
     waiting = shell("requests", "run", "--home", home, "--pool", "inline")

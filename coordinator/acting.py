@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from cluster.errors import RequestError, TransitionError
+from coordinator.accepting import Clerk
 from coordinator.ask import payload_of, subject_marks
 from coordinator.engine import Engine
 from coordinator.erasure import Erasure
@@ -66,7 +67,7 @@ def take_step(
         TransitionError: the state of the request, or of one of its parts, does not allow that.
         ApprovalError: the requester approves.
     """
-    ledger = engine.ledger
+    ledger, clerk = engine.ledger, Clerk.of(engine)
     parts = _parts(engine, record, step.action) if is_parent(record) else [record]
     pairs = [(part, step.apply(part)) for part in parts]
     parent = [_parent_pair(engine, record, pairs, step)] if is_parent(record) else []
@@ -74,17 +75,17 @@ def take_step(
     draft = mask.copy()
     with ledger.write() as tx:
         pairs = [_bind(engine, tx, draft, pair, payloads) for pair in pairs]
-        both = [*pairs, *parent]
+        both = [(before, clerk.signed(after)) for before, after in (*pairs, *parent)]
         ledger.requests.change_many(
             tx, both, str(step.action), step.reason, by=step.by, at=step.now
         )
         for _, after in both:
             detail = {"state": str(after.state)}
             ledger.audit.append(tx, str(step.action), step.by, after.request_id, detail)
-        again = resolve_again(engine, tx, draft, [after for _, after in pairs], step.now)
+        again = resolve_again(engine, tx, draft, [after for _, after in both], step.now)
     if any(after.state in CLOSED for _, after in pairs):
         ledger.truncate_log()
-    after = (parent or pairs)[0][1]
+    after = both[-1 if parent else 0][1]
     return again.get(after.request_id, after), draft
 
 

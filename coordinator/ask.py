@@ -12,6 +12,7 @@ from coordinator.ledger import Ledger
 from coordinator.requests.policy import RequestPolicy
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.regulations import clock_of
+from coordinator.requests.serving import chosen_policy
 from coordinator.requests.states import Action, State, decide, needs_approval
 from coordinator.results import Plan
 
@@ -33,6 +34,8 @@ class Ask:
         idempotency_key: key of this call; the same key with another body is refused.
         received_at: when the controller got it, where that was earlier; its clock starts then.
         parent_id: the request it is a part of.
+        serving_policy: mask, exclude or block while its shards retrain; None: exclude of a
+            regulator's request, else what the service has.
         is_large: whether a second person is needed; None: its own size decides.
     """
 
@@ -46,6 +49,7 @@ class Ask:
     idempotency_key: str | None = None
     received_at: datetime | None = None
     parent_id: str | None = None
+    serving_policy: str | None = None
     is_large: bool | None = None
 
     @property
@@ -67,6 +71,8 @@ class Ask:
     def body(self, ledger: Ledger) -> str:
         """Keyed digest of what is asked, in hex, whatever has become of it since."""
         options = [self.plan.kind, self.regulation or "", self.priority]
+        if self.serving_policy is not None:  # digests of requests without one stay what they were
+            options.append(self.serving_policy)
         return ledger.mark("request", *options, self.plan.selector).hex()
 
     def subject_ref(self, ledger: Ledger) -> str:
@@ -102,6 +108,7 @@ class Ask:
             shards=plan.shards,
             estimated_seconds=plan.seconds,
             unknown=len(plan.unknown),
+            serving_policy=chosen_policy(self.serving_policy, self.priority),
         )
 
     def decided(self, ledger: Ledger, policy: RequestPolicy, now: datetime) -> RequestRecord:

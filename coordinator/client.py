@@ -55,8 +55,9 @@ class Answers:
     Attributes:
         generation: its number.
         epoch: graph epoch up to which erasures are masked.
-        policy: what holds while shards retrain.
+        policy: the strictest that held while shards retrain.
         stale_shards: shards that retrain.
+        shard_policies: stale shard -> the policy that held for it.
         results: one a node, in order: ``id`` with ``label`` and ``proba``, or with ``error``.
     """
 
@@ -64,6 +65,7 @@ class Answers:
     epoch: int
     policy: str
     stale_shards: tuple[int, ...]
+    shard_policies: Mapping[int, str]
     results: tuple[Mapping[str, Any], ...]
 
     @classmethod
@@ -74,6 +76,7 @@ class Answers:
             data["epoch"],
             data["policy"],
             tuple(data["stale_shards"]),
+            {int(shard): policy for shard, policy in data["shard_policies"].items()},
             tuple(data["results"]),
         )
 
@@ -134,7 +137,8 @@ class Client:
 
         Args:
             ids: the nodes.
-            policy: ``mask``, ``exclude`` or ``block`` while shards retrain; the service's default.
+            policy: ``mask``, ``exclude`` or ``block`` while shards retrain; by default the
+                strictest of the requests they retrain for, or the service's.
             top_k: only the most likely classes.
         """
         return Answers.from_json(self._send(_predict(ids, policy, top_k)))
@@ -171,8 +175,8 @@ class Client:
             selector: which, e.g. ``{"ids": [...]}`` or ``{"subject_id": "..."}``.
             plan_id: a plan instead.
             idempotency_key: names this call, so that it may be repeated; a fresh one by default.
-            options: ``regulation``, ``priority``, ``reason``, ``external_request_id``,
-                ``callbacks`` and others of the route.
+            options: ``regulation``, ``priority``, ``serving_policy``, ``reason``,
+                ``external_request_id``, ``callbacks`` and others of the route.
         """
         return self._send(_erase(kind, selector, plan_id, idempotency_key, options))
 
@@ -278,6 +282,14 @@ class Client:
             time.sleep(PAUSE_S)
 
     # ---- evidence
+
+    def acceptance(self, request_id: str) -> dict[str, Any]:
+        """The signed receipt of a request's acceptance, as the envelope."""
+        return self._send(Call("GET", f"/v1/erasures/{request_id}/acceptance"))
+
+    async def aacceptance(self, request_id: str) -> dict[str, Any]:
+        """:meth:`acceptance`, asynchronously."""
+        return await self._asend(Call("GET", f"/v1/erasures/{request_id}/acceptance"))
 
     def certificate(self, certificate_id: str) -> dict[str, Any]:
         """A certificate, as the signed envelope."""

@@ -48,6 +48,13 @@ Unknown = Annotated[str, typer.Option("--unknown", help="raise, or report to ski
 Regulation = Annotated[
     str | None, typer.Option("--regulation", help="gdpr, uk_gdpr, ccpa or contract.")
 ]
+Serving = Annotated[
+    str | None,
+    typer.Option(
+        "--serving-policy",
+        help="While its shards retrain: mask, exclude (no vote) or block (no answer).",
+    ),
+]
 FORMATS = ("plain", "sha256")
 
 
@@ -163,6 +170,7 @@ def erase(
         str | None,
         typer.Option("--received-at", help="When it reached you; its clock starts then."),
     ] = None,
+    serving_policy: Serving = None,
     pool: PoolName = "ray",
     as_json: Json = False,
 ) -> None:
@@ -177,6 +185,7 @@ def erase(
         "requested_by": requested_by,
         "approved_by": approved_by,
         "external_request_id": external_id,
+        "serving_policy": serving_policy,
     }
     with open_system(home, pool) as system:
         call = Call(system, typed.selector(system.graph.schema), check_unknown(unknown), options)
@@ -269,13 +278,16 @@ class Call:
 
     def _answer(self, request: Request, *, as_json: bool) -> None:
         from coordinator.request_screens import request_json, show_request
+        from coordinator.requests.times import to_iso
 
         policy, record = self.system.config.erasure, request.record
         cost = {
             "estimated_s": round(self.plan.seconds, 3),
             "full_retrain_s": round(self.plan.full_retrain_seconds, 3),
         }
-        found = request_json(record, datetime.now(UTC)) | {"cost": cost}
+        at = request.expected_completion_at
+        found = request_json(record, datetime.now(UTC))
+        found |= {"cost": cost, "expected_completion_at": None if at is None else to_iso(at)}
         if as_json:
             emit(found)
         else:

@@ -27,6 +27,7 @@ from cluster.errors import (
     UnknownIdError,
 )
 from cluster.graph import Graph
+from coordinator.accepting import Clerk
 from coordinator.acting import Step, resolve_again, take_step
 from coordinator.ask import Ask, erasure_text, subject_marks
 from coordinator.batch import OPEN as OPEN_BATCH
@@ -211,6 +212,7 @@ class Erasing:
         ledger, now = self.engine.ledger, self.clock()
         graph, mask = self.engine.live.graph, self.mask.copy()
         records, marks, payloads = [], {}, {}
+        clerk = Clerk.of(self.engine)
         with self._changing(), ledger.write() as tx:
             epoch = ledger.next_epoch(tx, 0)
             for ask in asks:
@@ -219,7 +221,7 @@ class Erasing:
                 record = ask.decided(ledger, self.engine.config.erasure, now)
                 if record.state in MASKED:
                     epoch += 1
-                    record = replace(record, epoch=epoch)
+                    record = clerk.signed(replace(record, epoch=epoch))
                     marks[record.request_id] = own
                     mask.put(record, plan.erasure, plan.subjects)
                 if record.state in OPEN:

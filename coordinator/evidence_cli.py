@@ -16,8 +16,7 @@ import typer
 from cluster.errors import ConfigError, HomeError, VerificationError
 from coordinator.certificates import find_certificate, verify
 from coordinator.evidence.chain import check_chain, export_log, import_log
-from coordinator.evidence.check import check_files, open_certificate, read_file
-from coordinator.evidence.describe import describe
+from coordinator.evidence.check import check_files, describe_file, read_file
 from coordinator.evidence.keys import PUBLIC_NAME, read_keys
 from coordinator.evidence.report import Report
 from coordinator.terminal import Json, emit
@@ -38,7 +37,7 @@ def verify_certificate(
     record: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    """Check a certificate file and print what it says; exits with 7 where a check fails.
+    """Check a certificate or an acceptance receipt; exits with 7 where a check fails.
 
     Args:
         certificate: the envelope.
@@ -53,7 +52,7 @@ def verify_certificate(
     """
     report = check_files(certificate, key, secret=secret, disclosure=disclosure, record=record)
     if report.checks[0].ok and not as_json:
-        typer.echo(describe(open_certificate(read_file(certificate), read_keys(key))))
+        typer.echo(describe_file(read_file(certificate), read_keys(key)))
     if report.ok and (state or replay):
         deeper = verify(certificate, key, state=state, replay=replay, shards=shards)
         report = Report((*report.checks, *deeper.checks[1:]), deeper.replayed)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.errors import SelectorError
+from coordinator.accepting import Clerk
 from coordinator.ask import Ask, count_named, erasure_text
 from coordinator.asking import Asking
 from coordinator.erasing import Erasing
@@ -128,6 +129,7 @@ class FileIntake:
             shards=tuple(sorted(shards)),
             estimated_seconds=estimate(shards, engine.live.generation.costs),
         )
+        after = Clerk.of(engine).signed(after)
         with engine.ledger.write() as tx:
             detail = f"{sum(counts.values())} parts"
             engine.ledger.requests.change_many(tx, [(parent, after)], "accept", detail, at=now)

@@ -13,6 +13,7 @@ from coordinator.engine import Engine
 from coordinator.erasing import Erasing
 from coordinator.erasure import Erasure
 from coordinator.handle import Request
+from coordinator.requests.serving import ServingPolicy
 from coordinator.results import Plan, Receipt
 from coordinator.selectors.selector import Selector
 from coordinator.selectors.subjects import subject_text
@@ -89,6 +90,7 @@ class Forgetting:
         requested_by: str = "",
         approved_by: str = "",
         external_request_id: str | None = None,
+        serving_policy: ServingPolicy | None = None,
     ) -> Receipt:
         """Forget records now: accept durably, retrain the readers, publish, purge, certify.
 
@@ -102,6 +104,7 @@ class Forgetting:
             requested_by: who asks.
             approved_by: who approved it, where it is large; somebody else.
             external_request_id: the caller's own id, as in :meth:`submit`.
+            serving_policy: as in :meth:`submit`.
 
         Raises:
             StalePlanError: the plan was made for an earlier graph epoch, or another system.
@@ -120,6 +123,7 @@ class Forgetting:
                 requested_by,
                 approved_by,
                 external_request_id=external_request_id,
+                serving_policy=serving_policy,
             )
         )
 
@@ -135,6 +139,7 @@ class Forgetting:
         external_request_id: str | None = None,
         idempotency_key: str | None = None,
         received_at: datetime | None = None,
+        serving_policy: ServingPolicy | None = None,
         unknown: Unknown = "raise",
     ) -> Request:
         """Accept a request that is carried out when its windows say so; see :meth:`run`.
@@ -152,6 +157,10 @@ class Forgetting:
                 the same request.
             idempotency_key: the same for one call.
             received_at: when the controller got it, where that was earlier: its clock starts then.
+            serving_policy: what served predictions do until models without the records are live:
+                ``mask``, ``exclude`` the votes of the shards that saw them, or ``block`` what those
+                shards own as well. By default what the service has, and ``exclude`` for a
+                regulator.
             unknown: as in :meth:`plan`; with ``"report"``, a request of what is not here completes
                 with nothing held.
 
@@ -159,7 +168,7 @@ class Forgetting:
             DuplicateError: the external id or key was used for something else.
             StalePlanError: the plan was made for another state.
             UnknownIdError: as in :meth:`plan`.
-            RequestError: unknown regulation or priority, or a ``Where`` without its plan.
+            RequestError: unknown regulation, priority or policy, or a ``Where`` without its plan.
         """
         ask = Ask(
             Asking(self.erasing).planned(what, unknown),
@@ -171,6 +180,7 @@ class Forgetting:
             external_request_id,
             idempotency_key,
             received_at,
+            serving_policy=serving_policy,
         )
         (record,) = self.erasing.submit([ask])
         return Request(self.erasing, record.request_id)
@@ -181,11 +191,15 @@ class Forgetting:
         *,
         regulation: str | None = None,
         requested_by: str = "",
+        serving_policy: ServingPolicy | None = None,
         unknown: Unknown = "raise",
     ) -> list[Request]:
         """Accept many requests in one transaction; see :meth:`submit`."""
         plans = self.erasing.plan_many(erasures, unknown=unknown)
-        asks = [Ask(plan, regulation, requested_by=requested_by) for plan in plans]
+        asks = [
+            Ask(plan, regulation, requested_by=requested_by, serving_policy=serving_policy)
+            for plan in plans
+        ]
         records = self.erasing.submit(asks)
         return [Request(self.erasing, record.request_id) for record in records]
 
@@ -201,6 +215,7 @@ class Forgetting:
         external_request_id: str | None = None,
         idempotency_key: str | None = None,
         received_at: datetime | None = None,
+        serving_policy: ServingPolicy | None = None,
         unknown: Unknown = "raise",
         progress: Progress | None = None,
     ) -> Request:
@@ -214,6 +229,7 @@ class Forgetting:
             regulation, priority, requested_by, approved_by, reason: as in :meth:`submit`; the size
                 of the whole file decides on approval.
             external_request_id, idempotency_key, received_at: as in :meth:`submit`.
+            serving_policy: as in :meth:`submit`; each part has it.
             unknown: whether unknown ids refuse the file or are skipped and counted.
             progress: called with (stage, done, total).
 
@@ -233,6 +249,7 @@ class Forgetting:
             external_request_id=external_request_id,
             idempotency_key=idempotency_key,
             received_at=received_at,
+            serving_policy=serving_policy,
         )
         intake = FileIntake(self.erasing, file, ask, progress or self.engine.progress)
         return Request(self.erasing, intake.accept(unknown).request_id)

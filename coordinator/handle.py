@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cluster.errors import RequestError
 from coordinator.certificates import Certificate, find_certificate
+from coordinator.expecting import expected
 from coordinator.requests.record import Event, RequestRecord
 from coordinator.requests.states import CLOSED, Action, State
 from coordinator.results import Receipt
@@ -50,6 +52,16 @@ class Request:
         ledger = self._erasing.engine.ledger
         done = self.record.certificate_id
         return None if done is None else find_certificate(ledger, done)
+
+    @property
+    def acceptance(self) -> str | None:
+        """Its signed acceptance receipt, a DSSE envelope; None until it is accepted."""
+        return self.record.acceptance
+
+    @property
+    def expected_completion_at(self) -> datetime | None:
+        """When it will probably be completed; None where that is up to somebody, or it is."""
+        return expected(self._erasing, [self.record])[0]
 
     def events(self, after: int = 0, *, follow: bool = False) -> Iterator[Event]:
         """Its changes of state, oldest first.

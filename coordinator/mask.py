@@ -9,6 +9,7 @@ from cluster.graph import Graph
 from coordinator.erasure import Erasure, present_part
 from coordinator.holds import meets
 from coordinator.requests.record import RequestRecord
+from coordinator.requests.serving import ServingPolicy
 from coordinator.requests.states import MASKED, State
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Mask:
         erasures: request id -> its records.
         people: request id -> the people it takes out of the subject map.
         held: requests that keep their records from being destroyed.
+        policies: request id -> its serving policy, of those that have one.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -29,6 +31,7 @@ class Mask:
         self.erasures: dict[str, Erasure] = {}
         self.people: dict[str, tuple[str, ...]] = {}
         self.held: set[str] = set()
+        self.policies: dict[str, ServingPolicy] = {}
         self._view: tuple[Graph, Graph] | None = None  # published graph, the same masked
 
     def load(self) -> None:
@@ -36,6 +39,7 @@ class Mask:
         requests = self.engine.ledger.requests
         waiting = {record.request_id: record for record in requests.find(state=MASKED)}
         self.erasures, self.people, self.held, self._view = {}, {}, set(), None
+        self.policies = {}
         for request_id, data in requests.payloads(waiting).items():
             subjects = tuple(data.get("subjects", ()))
             self.put(waiting[request_id], Erasure.from_json(data), subjects)
@@ -54,6 +58,7 @@ class Mask:
         twin = Mask(self.engine)
         twin.erasures, twin.people = dict(self.erasures), dict(self.people)
         twin.held, twin._view = set(self.held), self._view
+        twin.policies = dict(self.policies)
         return twin
 
     def put(self, record: RequestRecord, erasure: Erasure, subjects: tuple[str, ...]) -> None:
@@ -63,6 +68,8 @@ class Mask:
             self._view = None
         if subjects:
             self.people[record.request_id] = subjects
+        if record.serving_policy is not None:
+            self.policies[record.request_id] = record.serving_policy
         note = self.held.add if record.state == State.ON_HOLD else self.held.discard
         note(record.request_id)
 
@@ -71,6 +78,7 @@ class Mask:
         for request_id in request_ids:
             self.erasures.pop(request_id, None)
             self.people.pop(request_id, None)
+            self.policies.pop(request_id, None)
             self.held.discard(request_id)
         self._view = None
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from rich.console import Console
 
+from coordinator.evidence.acceptance import brief
 from coordinator.requests.record import Event, RequestRecord
 from coordinator.requests.regulations import urgency
 from coordinator.requests.states import CLOSED, State
@@ -18,13 +19,14 @@ from coordinator.results import Plan
 from coordinator.screens import new_table
 
 DONE = ""  # urgency of what is closed
-_PRIVATE = ("body_digest", "idempotency_key")
+_PRIVATE = ("body_digest", "idempotency_key", "acceptance")
 
 
 def request_json(record: RequestRecord, now: datetime) -> dict[str, Any]:
     """A request as plain JSON with its urgency."""
     data = {name: value for name, value in record.to_json().items() if name not in _PRIVATE}
-    return data | {"urgency": urgency_of(record, now)}
+    receipt = None if record.acceptance is None else brief(record.acceptance)
+    return data | {"urgency": urgency_of(record, now), "acceptance_receipt": receipt}
 
 
 def urgency_of(record: RequestRecord, now: datetime) -> str:
@@ -81,6 +83,7 @@ def _fields(
         ("unknown records", record.unknown or ""),
         ("parts", ", ".join(f"{n} {s}" for s, n in found.get("parts", {}).items())),
         ("cost", _cost(found.get("cost"))),
+        ("serving policy", record.serving_policy or ""),
         ("asked by", record.requested_by),
         ("approved by", record.approved_by),
         ("held by", record.held_by),
@@ -88,10 +91,16 @@ def _fields(
         ("duplicate of", record.duplicate_of or ""),
         ("part of", record.parent_id or ""),
         ("failed batches", record.attempts or ""),
+        ("expected", _expected(found.get("expected_completion_at"), zone)),
+        ("accepted by key", found["acceptance_receipt"] and found["acceptance_receipt"]["key_id"]),
         ("completed", show_time(record.completed_at, zone) if record.completed_at else ""),
         ("certificate", record.certificate_id or ""),
     ]
     return fields + [(name, str(value)) for name, value in optional if value]
+
+
+def _expected(text: str | None, zone: ZoneInfo) -> str:
+    return "" if text is None else show_time(datetime.fromisoformat(text), zone)
 
 
 def _cost(cost: Mapping[str, float] | None) -> str:

@@ -93,6 +93,23 @@ def show_command(request_id: RequestId, home: Home, as_json: Json = False) -> No
         show_request(record, found, ZoneInfo(policy.timezone))
 
 
+@app.command("acceptance")
+def acceptance_command(
+    request_id: RequestId,
+    home: Home,
+    out: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
+) -> None:
+    """Give out the signed receipt of its acceptance, for `unweave verify FILE --key issuer.pub`."""
+    with open_ledger(home) as (ledger, _):
+        record = get(ledger, request_id)
+    if record.acceptance is None:
+        raise RequestError(f"request {request_id} is {record.state} and was never accepted")
+    if out is None:
+        typer.echo(record.acceptance)
+    else:
+        out.write_text(record.acceptance)
+
+
 @app.command("events")
 def events_command(
     request_id: RequestId,

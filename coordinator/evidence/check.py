@@ -17,7 +17,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cluster.errors import VerificationError
+from coordinator.evidence.acceptance import (
+    describe_acceptance,
+    is_acceptance,
+    open_acceptance,
+)
 from coordinator.evidence.canonical import read_object
+from coordinator.evidence.describe import describe
 from coordinator.evidence.dsse import open_envelope
 from coordinator.evidence.errors import FieldValueError, RecordError, SecretError
 from coordinator.evidence.keys import read_keys
@@ -82,14 +88,21 @@ def check_certificate(
 ) -> Report:
     """Check a certificate (level 1), and a record in it where a key to its leaves is given.
 
+    An acceptance receipt is checked too; it has no leaves to look into.
+
     Args:
-        text: the certificate.
+        text: the certificate, or the receipt.
         keys: the issuer's public keys.
         secret: the certificate's secret, which opens every shard.
         disclosure: or what the issuer disclosed of one shard.
         record: a record to look up; needs one of the two.
     """
     checks: list[Check] = []
+    if is_acceptance(text):
+        attempt(checks, "signature and fields", lambda: _open_acceptance(text, keys))
+        if secret is not None or disclosure is not None or record is not None:
+            checks.append(Check("record", False, "an acceptance receipt has no leaves"))
+        return Report(tuple(checks))
     statement = attempt(checks, "signature, fields and proofs", lambda: _open(text, keys))
     if statement is None:
         return Report(tuple(checks))
@@ -112,6 +125,24 @@ def _open(text: str | bytes, keys: Keys) -> tuple[Statement, str]:
         f"certificate {predicate['certificate']} by {predicate['issuer']['name']}, "
         f"key {predicate['issuer']['key_id']}"
     )
+
+
+def _open_acceptance(text: str | bytes, keys: Keys) -> tuple[Statement, str]:
+    statement = open_acceptance(text, keys)
+    issuer = statement["issuer"]
+    remark = f"acceptance of {statement['request']} by {issuer['name']}, key {issuer['key_id']}"
+    return statement, remark
+
+
+def describe_file(text: str | bytes, keys: Keys) -> str:
+    """A certificate or an acceptance receipt for people, checked.
+
+    Raises:
+        VerificationError: a leaf of it.
+    """
+    if is_acceptance(text):
+        return describe_acceptance(open_acceptance(text, keys))
+    return describe(open_certificate(text, keys))
 
 
 # ---- as a program

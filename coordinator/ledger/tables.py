@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
-HEAD = "0004"  # newest revision in migrations/versions
+HEAD = "0005"  # newest revision in migrations/versions
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -128,6 +128,8 @@ requests = Table(
     Column("shards", PlainJson, nullable=False),
     Column("estimated_seconds", Float(53), nullable=False),
     Column("unknown", Integer, nullable=False),
+    Column("serving_policy", Text),  # None: that of the service
+    Column("acceptance", Text),  # a signed envelope
     Column("certificate_id", Text),
     Column("receipt", PlainJson),
     Column("payload", LargeBinary),  # the records to forget, in cipher; destroyed at the end

@@ -15,7 +15,7 @@ from coordinator.ledger.tables import HEAD, SCHEMA_VERSION, settings
 from coordinator.lock import HomeLock
 
 FIRST = "0001"
-KNOWN = (FIRST, "0002", "0003", HEAD)
+KNOWN = (FIRST, "0002", "0003", "0004", HEAD)
 MIGRATIONS = Path(__file__).parent / "migrations"
 _ONE_AT_A_TIME = threading.Lock()  # Alembic's context is global to the process
 _ADVISORY_LOCK = 0x756E7765617665  # "unweave"

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from cluster.errors import RequestError
+from coordinator.requests.serving import ServingPolicy
 from coordinator.requests.states import State
 from coordinator.requests.times import as_utc, to_iso
 
@@ -37,6 +38,8 @@ class RequestRecord:
         state: where it stands.
         regulation: profile that gave ``due_at`` (:mod:`coordinator.requests.regulations`).
         priority: normal, urgent or regulator.
+        serving_policy: mask, exclude or block, until live models are without its records; None:
+            that of the service.
         received_at: when the controller got the request: the clock starts here.
         due_at: last moment to answer in.
         cancel_until: until then it may be cancelled, and no batch takes it.
@@ -65,6 +68,7 @@ class RequestRecord:
         shards: shards that have to be retrained for it, as planned.
         estimated_seconds: training seconds of those shards.
         unknown: asked records that the graph does not hold.
+        acceptance: signed receipt of its acceptance; None before, and where it was never accepted.
         certificate_id: evidence of its completion.
         receipt: what the erasure did, in numbers.
     """
@@ -102,6 +106,8 @@ class RequestRecord:
     shards: tuple[int, ...] = ()
     estimated_seconds: float = 0.0
     unknown: int = 0
+    serving_policy: ServingPolicy | None = None
+    acceptance: str | None = None
     certificate_id: str | None = None
     receipt: Mapping[str, Any] | None = None
 

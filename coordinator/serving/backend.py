@@ -31,11 +31,11 @@ class ReplicaLink(Protocol):
     async def predict(
         self, ids: Sequence[NodeId], *, policy: str | None = None, top_k: int | None = None
     ) -> dict[str, Any]:
-        """``generation, epoch, policy, stale_shards, results``; see :class:`Replica.predict`.
+        """What :meth:`coordinator.serving.replica.Replica.predict` answers.
 
         Raises:
             NoLeaseError: no replica holds a lease; the caller may try again.
-            StaleShardError: the policy is ``block`` and a node's shard is being retrained.
+            StaleShardError: a node's shard is being retrained, and its policy is ``block``.
         """
         ...
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.errors import NotFoundError
+from coordinator.expecting import expected
 from coordinator.ledger import Ledger
 from coordinator.requests.record import RequestRecord
 from coordinator.serving.runner import Runner
@@ -64,9 +65,10 @@ class Desk:
         """Requests as JSON, with one look at their callbacks."""
         now, cost, progress = self.clock(), self.full_retrain_s, self.progress()
         told = self._told([record.request_id for record in records])
+        times = expected(self.system.erasing, records)
         return [
-            request_view(record, now, cost, told.get(record.request_id, ()), progress)
-            for record in records
+            request_view(record, now, cost, told.get(record.request_id, ()), progress, at)
+            for record, at in zip(records, times, strict=True)
         ]
 
     def _told(self, request_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

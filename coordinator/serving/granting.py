@@ -23,7 +23,8 @@ class Granting(Desk):
 
     def listen(self) -> None:
         """Take note of every change of the mask from now on, and of every new generation."""
-        self.lessor, engine = Lessor(self.system.erasing), self.system.engine
+        self.lessor = Lessor(self.system.erasing, policy=self.settings.serving_policy)
+        engine = self.system.engine
         engine.mask_moved, engine.superseding = self.lessor.note, self.lessor.taken_over
 
     def lease(self, replica: str, generation: int | None, version: int) -> Grant:

@@ -38,6 +38,7 @@ _OPTIONS: Final = (
     "reason",
     "external_request_id",
     "idempotency_key",
+    "serving_policy",
 )
 
 
@@ -144,7 +145,7 @@ class Intake(Callbacks):
             asked: kind and selector; None where a plan is given.
             plan_id: a plan of this office; a predicate is taken only with its plan.
             options: regulation, priority, requested_by, approved_by, reason, external_request_id,
-                idempotency_key, received_at, callbacks.
+                idempotency_key, serving_policy, received_at, callbacks.
 
         Raises:
             NotFoundError: there is no such plan.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.graph import Located
+from coordinator.requests.serving import MASK, Held, ServingPolicy
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +21,10 @@ class Grant:
         epoch: graph epoch, for the record.
         located: what is masked, by its place in the replica's own generation; None where that one
             is no longer served.
-        stale_shards: shards whose submodel has read what is masked.
+        stale: shard whose submodel has read what is masked -> the policy that holds for it,
+            ascending.
         ttl_s: seconds; 0 where there is no lease.
+        policy: what the service has, for answers while no shard is stale.
     """
 
     generation: int
@@ -29,5 +32,6 @@ class Grant:
     version: int
     epoch: int
     located: Located | None
-    stale_shards: tuple[int, ...]
+    stale: Held
     ttl_s: float
+    policy: ServingPolicy = MASK

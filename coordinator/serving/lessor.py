@@ -13,36 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from cluster.graph import Graph, Located
 from coordinator.engine import Engine
 from coordinator.erasing import Erasing
-from coordinator.erasure import Erasure, present_part
+from coordinator.erasure import Erasure
 from coordinator.generation import Generation
+from coordinator.requests.serving import MASK, Held, ServingPolicy, joined
 from coordinator.serving.leases import Grant
+from coordinator.serving.served import Served, both, locate, stale_shards
 
 TTL_S = 2.0  # how long a replica answers without having heard from the office
 HOLD_S = 0.5  # how long an answer is held back when nothing moved
 EARLIER_S = TTL_S  # how long leases of an office before this one may still run
 SWAP_S = 60.0  # a replica that does not take the next generation by then gets no more leases
-
-
-@dataclass(eq=False)
-class _Served:
-    """A generation that replicas may still answer with.
-
-    Attributes:
-        graph: its graph.
-        gone: what left with later generations.
-        located: where everything that is masked now lies in it.
-        since: when it was superseded; None for the published one.
-    """
-
-    graph: Graph
-    gone: list[Erasure] = field(default_factory=list)
-    located: Located | None = None
-    since: float | None = None
 
 
 @dataclass(eq=False)
@@ -80,13 +62,24 @@ class _Lease:
 
 
 class Lessor:
-    """Grants leases on the mask of one opened home."""
+    """Grants leases on the mask of one opened home.
 
-    def __init__(self, erasing: Erasing, now: Callable[[], float] = time.monotonic) -> None:
-        self._erasing, self._now = erasing, now
+    Args:
+        erasing: what is masked.
+        now: a monotonic clock, seconds.
+        policy: what holds for requests that name no serving policy.
+    """
+
+    def __init__(
+        self,
+        erasing: Erasing,
+        now: Callable[[], float] = time.monotonic,
+        policy: ServingPolicy = MASK,
+    ) -> None:
+        self._erasing, self._now, self._policy = erasing, now, policy
         self._moved = threading.Condition()
         self._leases: dict[str, _Lease] = {}
-        self._served: dict[int, _Served] = {}
+        self._served: dict[int, Served] = {}
         self._masked: Mapping[str, Erasure] = {}
         self._version = time.time_ns()  # not that of an office before this one
         self._begins = now() + EARLIER_S  # by then nobody answers under its leases any more
@@ -103,7 +96,8 @@ class Lessor:
         """Take note of what is live and masked now; returns its version."""
         engine = self._engine
         with engine.locks.state, self._moved:
-            mask = dict(self._erasing.mask.erasures)  # first: where in doubt, it reads live again
+            found = self._erasing.mask  # first: where in doubt, it reads live again
+            mask, policies = dict(found.erasures), dict(found.policies)
             live, before = engine.live, self._snapshot
             number = live.generation.number
             is_same = before is not None and before.generation.number == number
@@ -111,21 +105,22 @@ class Lessor:
                 return self._version
             if number not in self._served:
                 for served in self._served.values():
-                    served.gone += self._masked.values()
-                    served.since = self._now() if served.since is None else served.since
-                self._served[number] = _Served(live.graph)
+                    served.end(self._masked.values(), self._now())
+                self._served[number] = Served(live.graph)
             same = {key for key, erasure in self._masked.items() if mask.get(key) == erasure}
             has_grown = len(same) == len(self._masked)
-            fresh = [erasure for key, erasure in mask.items() if key not in same]
+            fresh = {key: erasure for key, erasure in mask.items() if key not in same}
+            if before is not None and is_same and has_grown:
+                stale = joined(before.stale, self._stale(fresh, policies))
+            else:
+                stale = self._stale(mask, policies)
             for served in self._served.values():
                 if has_grown and served.located is not None:
-                    served.located = _joined(served.located, _locate(served.graph, fresh))
+                    new = locate(served.graph, list(fresh.values()))
+                    served.located = both(served.located, new)
                 else:
-                    served.located = _locate(served.graph, [*mask.values(), *served.gone])
-            if before is not None and is_same and has_grown:
-                stale = _stale_shards(engine, fresh) | set(before.stale_shards)
-            else:
-                stale = _stale_shards(engine, list(mask.values()))
+                    served.located = locate(served.graph, [*mask.values(), *served.gone])
+                served.stale = joined(served.kept, stale)
             self._masked = mask
             self._version += 1
             self._snapshot = _Snapshot(
@@ -133,10 +128,24 @@ class Lessor:
                 engine.ledger.epoch(),
                 live.generation,
                 live.aggregator.meta,
-                tuple(sorted(stale)),
+                stale,
             )
             self._moved.notify_all()
             return self._version
+
+    def _stale(
+        self, erasures: Mapping[str, Erasure], policies: Mapping[str, ServingPolicy]
+    ) -> dict[int, ServingPolicy]:
+        """Stale shard -> the strictest policy of the requests that make it so."""
+        groups: dict[ServingPolicy, list[Erasure]] = {}
+        for key, erasure in erasures.items():
+            groups.setdefault(policies.get(key, self._policy), []).append(erasure)
+        return joined(
+            *(
+                dict.fromkeys(stale_shards(self._engine, group), policy)
+                for policy, group in groups.items()
+            )
+        )
 
     def note(self) -> None:
         """:meth:`refresh`, for whoever wants no version."""
@@ -184,11 +193,6 @@ class Lessor:
                 for name, lease in sorted(self._leases.items())
                 if max(lease.until.values(), default=0) > now
             ]
-
-    @property
-    def stale_shards(self) -> tuple[int, ...]:
-        """Shards that read what is masked."""
-        return self._now_holding().stale_shards
 
     def _now_holding(self) -> _Snapshot:
         assert self._snapshot is not None  # refresh() is called before anybody asks
@@ -243,8 +247,9 @@ class Lessor:
             version=found.version,
             epoch=found.epoch,
             located=None if served is None else served.located,
-            stale_shards=found.stale_shards,
+            stale=found.stale if served is None else served.stale,
             ttl_s=ttl,
+            policy=self._policy,
         )
 
     def _look(self) -> None:
@@ -273,34 +278,8 @@ class _Snapshot:
     epoch: int
     generation: Generation
     aggregator_meta: Mapping[str, Any]
-    stale_shards: tuple[int, ...]
+    stale: Held
 
     def body(self) -> dict[str, Any]:
         """The generation, as a ledger keeps it."""
         return self.generation.to_json() | {"aggregator": dict(self.aggregator_meta)}
-
-
-def _locate(graph: Graph, erasures: list[Erasure]) -> Located:
-    """Where the records of some erasures lie in a graph, as far as it has them."""
-    change, _ = present_part(graph, Erasure.merge(erasures))
-    return graph.locate(change)
-
-
-def _joined(one: Located, other: Located) -> Located:
-    """Both; a record may be named twice."""
-    return Located(
-        np.union1d(one.removed, other.removed),
-        np.union1d(one.cut, other.cut),
-        (
-            np.concatenate([one.cells[0], other.cells[0]]),
-            np.concatenate([one.cells[1], other.cells[1]]),
-        ),
-        np.union1d(one.unlabelled, other.unlabelled),
-    )
-
-
-def _stale_shards(engine: Engine, erasures: list[Erasure]) -> set[int]:
-    """Shards whose submodel has read some records of the published graph."""
-    graph = engine.live.graph
-    change, _ = present_part(graph, Erasure.merge(erasures))
-    return set() if change.is_empty else engine.index().of_change(graph, change)

@@ -55,12 +55,23 @@ class Proofs(Desk):
             "envelope": row.envelope,
         }
 
+    def acceptance(self, request_id: str) -> str:
+        """The signed receipt of a request's acceptance.
+
+        Raises:
+            NotFoundError: there is no such request, or none was accepted.
+        """
+        record = self.record(request_id)
+        if record.acceptance is None:
+            raise NotFoundError("acceptance receipt", f"the request is {record.state}")
+        return record.acceptance
+
     def verify(self, envelope: str) -> dict[str, Any]:
-        """Check the signature, fields and proofs of any text that claims to be a certificate."""
+        """Check any text that claims to be a certificate or an acceptance receipt."""
         return check_certificate(envelope, self._issuer_keys()).to_json()
 
     def keys(self) -> list[dict[str, str]]:
-        """The issuer's public keys, the one in use first; none before the first certificate."""
+        """The issuer's public keys, the one in use first; none before the first acceptance."""
         found = self._issuer_keys()
         return [{"key_id": name, "pem": public_pem(key).decode()} for name, key in found.items()]
 

@@ -5,65 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
-
-import numpy as np
+from typing import Any
 
 from cluster.digest import NodeId
-from cluster.errors import ConfigError, GraphError, NoLeaseError, StaleShardError, UnweaveError
+from cluster.errors import NoLeaseError, UnweaveError
 from cluster.files import CONFIG_FILE
 from cluster.store import LocalStore
 from coordinator.config import load_config
-from coordinator.serving.asked import typed_ids
+from coordinator.serving.answers import Call, Coming, answer
 from coordinator.serving.leases import Grant
 from coordinator.serving.published import load_published
 from coordinator.serving.view import View
 
-Policy = Literal["mask", "exclude", "block"]
-POLICIES: Final = get_args(Policy)
-GONE: Final = {"code": "gone", "status": 410}
-UNKNOWN: Final = {"code": "unknown", "status": 404}
-
 SETTLED_S = 3.0  # without a new mask, before answers are computed ahead
-
-Call = tuple[Sequence[NodeId], str | None, int | None]  # ids, policy, top_k
-
-
-@dataclass(frozen=True, eq=False)
-class Coming:
-    """A generation under a mask.
-
-    Attributes:
-        generation: its number.
-        view: its answers.
-        version: of the mask.
-        epoch: graph epoch up to which erasures are masked.
-        stale_shards: shards that have read what is masked.
-    """
-
-    generation: int
-    view: View
-    version: int = 0
-    epoch: int = 0
-    stale_shards: tuple[int, ...] = ()
-
-    def under(self, grant: Grant) -> Coming:
-        """The same under what a grant masks.
-
-        Raises:
-            NoLeaseError: the office serves this generation no more.
-        """
-        if grant.located is None:
-            raise NoLeaseError(f"generation {self.generation} is no longer served")
-        return replace(
-            self,
-            view=self.view.under(grant.located),
-            version=grant.version,
-            epoch=grant.epoch,
-            stale_shards=grant.stale_shards,
-        )
 
 
 class Replica:
@@ -153,14 +108,15 @@ class Replica:
         """Predict nodes.
 
         Returns:
-            ``generation``, ``epoch``, ``policy``, ``stale_shards``, and ``results`` in order:
-            ``id`` with ``label`` and ``proba`` (class -> probability, the ``top_k`` largest if
-            given), or with ``error``: ``gone`` for what is masked, ``unknown`` for what the graph
-            lacks.
+            ``generation``, ``epoch``, ``policy``, ``stale_shards``, ``shard_policies`` (stale shard
+            -> what held for it), and ``results`` in order: ``id`` with ``label`` and ``proba``
+            (class -> probability, the ``top_k`` largest if given), or with ``error``: ``gone`` for
+            what is masked, ``unknown`` for what the graph lacks.
 
         Raises:
             NoLeaseError: it may not answer now.
-            StaleShardError: the policy is ``block``, and one of the nodes is a stale shard's.
+            StaleShardError: one of the nodes is a shard's whose policy is ``block``, or no shard is
+                left to vote.
             ConfigError: there is no such policy, or ``top_k`` is below 1.
         """
         (found,) = self.predict_many([(ids, policy, top_k)])
@@ -173,111 +129,8 @@ class Replica:
         try:
             with self._answering:
                 current = self.require_lease()
-                answered = _answer(current, calls)
+                answered = answer(current, calls)
                 self.require_lease()
         except NoLeaseError as error:
             return [error] * len(calls)
         return answered
-
-
-def _answer(current: Coming, calls: Sequence[Call]) -> list[dict[str, Any] | UnweaveError]:
-    """Answers of one view; calls of one policy share an evaluation."""
-    found: dict[int, dict[str, Any] | UnweaveError] = {}
-    groups: dict[str, list[int]] = {}
-    for at, (_, policy, top_k) in enumerate(calls):
-        groups.setdefault(policy or "mask", []).append(at)
-        if top_k is not None and top_k < 1:
-            found[at] = ConfigError(f"top_k is {top_k}; ask for 1 class or more")
-    for policy, members in groups.items():
-        rows = {at: _rows(current.view, calls[at][0]) for at in members}
-        asked = np.concatenate([rows[at][rows[at] >= 0] for at in members])
-        try:
-            _require(current, policy, asked)
-            proba = _evaluate(current, policy, asked)
-        except UnweaveError as error:
-            found |= _one_by_one(current, calls, members, error)
-            continue
-        first = 0
-        for at in members:
-            ids, _, top_k = calls[at]
-            known = int((rows[at] >= 0).sum())
-            part = proba[first : first + known]
-            first += known
-            found.setdefault(at, _shown(current, policy, ids, rows[at], part, top_k))
-    return [found[at] for at in range(len(calls))]
-
-
-def _one_by_one(
-    current: Coming, calls: Sequence[Call], members: Sequence[int], error: UnweaveError
-) -> dict[int, dict[str, Any] | UnweaveError]:
-    """Answers of calls that failed together, so that nobody suffers for another's nodes."""
-    if len(members) == 1:
-        return {members[0]: error}
-    return {at: _answer(current, [calls[at]])[0] for at in members}
-
-
-def _require(current: Coming, policy: str, rows: Any) -> None:
-    if policy not in POLICIES:
-        raise ConfigError(f"policy is {policy!r}; choose one of {list(POLICIES)}")
-    published = current.view.published
-    if policy == "block" and published.owned_by(current.stale_shards, rows).any():
-        raise StaleShardError(
-            "a shard that owns one of these nodes is being retrained; ask again later"
-        )
-
-
-def _evaluate(current: Coming, policy: str, rows: Any) -> Any:
-    excluded = frozenset(current.stale_shards if policy == "exclude" else ())
-    if not len(rows):
-        return np.empty((0, current.view.graph.schema.num_classes))
-    return current.view.answer(rows, excluded)
-
-
-def _rows(view: View, ids: Sequence[NodeId]) -> Any:
-    """``[n]`` row of each id; -1 where it is masked, -2 where the graph does not hold it."""
-    graph, found = view.published.graph, np.full(len(ids), -2, np.int64)
-    typed, here = typed_ids(ids, graph.schema), []
-    for at, node_id in enumerate(typed):
-        try:
-            if graph.has_node(node_id):
-                here.append(at)
-        except (GraphError, TypeError):  # an id of another type is in no graph of this one
-            continue
-    if here:
-        rows = graph.rows([typed[at] for at in here])
-        found[here] = np.where(view.hidden.removed[rows], -1, rows)
-    return found
-
-
-def _shown(
-    current: Coming,
-    policy: str,
-    ids: Sequence[NodeId],
-    rows: Any,
-    proba: Any,
-    top_k: int | None,
-) -> dict[str, Any]:
-    """The body of one answer."""
-    names = [str(name) for name in current.view.published.graph.classes]
-    classes, answers, results = current.view.published.graph.classes, iter(proba), []
-    for node_id, row in zip(ids, rows.tolist(), strict=True):
-        if row < 0:
-            results.append({"id": node_id, "error": dict(GONE if row == -1 else UNKNOWN)})
-            continue
-        one = next(answers)
-        order = np.argsort(-one, kind="stable")[:top_k]
-        shown = np.sort(order) if top_k is None else order
-        results.append(
-            {
-                "id": node_id,
-                "label": classes[int(one.argmax())],
-                "proba": {names[i]: float(one[i]) for i in shown.tolist()},
-            }
-        )
-    return {
-        "generation": current.generation,
-        "epoch": current.epoch,
-        "policy": policy,
-        "stale_shards": list(current.stale_shards),
-        "results": results,
-    }

@@ -8,8 +8,9 @@ import time
 from typing import Protocol
 
 from cluster.errors import UnweaveError
+from coordinator.serving.answers import Coming
 from coordinator.serving.leases import Grant
-from coordinator.serving.replica import Coming, Replica
+from coordinator.serving.replica import Replica
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from coordinator.requests.serving import ServingPolicy
+
 MAX_PAGE: Final = 500  # items of one page of a list
 
 
@@ -22,6 +24,11 @@ class ServeSettings(BaseModel):
     max_plans: int = Field(default=1000, ge=1, description="plans kept; the oldest goes first")
     max_planned: int = Field(
         default=2_000_000, ge=1, description="records named by kept plans; the oldest goes first"
+    )
+
+    serving_policy: ServingPolicy = Field(
+        default="mask",
+        description="while shards retrain, where neither a call nor a request says another",
     )
 
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="largest JSON body")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from coordinator.evidence.acceptance import brief
 from coordinator.requests.record import Event, RequestRecord
 from coordinator.requests.regulations import urgency
 from coordinator.requests.states import CLOSED, IN_BATCH, MASKED, allowed
@@ -29,6 +30,7 @@ _SAME = (
     "reason",
     "regulation",
     "priority",
+    "serving_policy",
     "requested_by",
     "approved_by",
     "held_by",
@@ -53,6 +55,7 @@ def request_view(
     full_retrain_s: float,
     callbacks: Sequence[Mapping[str, Any]] = (),
     progress: Mapping[str, Any] | None = None,
+    expected_at: datetime | None = None,
 ) -> dict[str, Any]:
     """A request as everybody outside sees it; every field is always there, and none is an id.
 
@@ -62,6 +65,7 @@ def request_view(
         full_retrain_s: seconds that training all shards took.
         callbacks: who is told of it.
         progress: what its batch is doing, where it is the one at work.
+        expected_at: when it will probably be completed.
     """
     receipt = record.receipt
     actual = None if receipt is None else receipt.get("seconds")
@@ -88,8 +92,25 @@ def request_view(
             "callbacks": [dict(item) for item in callbacks],
             "progress": dict(progress) if progress and record.state in IN_BATCH else None,
             "masked": record.state in MASKED,
+            "expected_completion_at": iso(expected_at),
+            "acceptance_receipt": None if record.acceptance is None else brief(record.acceptance),
+            "links": links_of(record),
         }
     )
+
+
+def links_of(record: RequestRecord) -> dict[str, str]:
+    """Where the rest of a request is to be read; only what is there by now."""
+    own = f"/v1/erasures/{record.request_id}"
+    there = {
+        "self": own,
+        "events": f"{own}/events",
+        "acceptance": f"{own}/acceptance" if record.acceptance else "",
+        "receipt": f"{own}/receipt" if record.receipt is not None else "",
+        "certificate": f"/v1/certificates/{record.certificate_id}" if record.certificate_id else "",
+        "parent": f"/v1/erasures/{record.parent_id}" if record.parent_id else "",
+    }
+    return {name: path for name, path in there.items() if path}
 
 
 def event_view(event: Event) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -209,6 +210,7 @@ def test_a_file_of_ids_is_a_parent_with_its_parts_and_run_carries_out_what_is_du
     ids = tmp_path / "people.csv"
     ids.write_text("subject_id\nada\nbob\n")
     what = ("--ids-file", ids, "--kind", "subjects", "--external-id", "drop-1")
+    what += ("--serving-policy", "exclude")
 
     planned = shell("plan", "--home", home, *what[:4], "--json").answer
     found = submit(shell, home, *what)
@@ -221,6 +223,15 @@ def test_a_file_of_ids_is_a_parent_with_its_parts_and_run_carries_out_what_is_du
     assert [request["request_id"] for request in listed] == [key]
     parts = shell("requests", "ls", "--home", home, "--parent", key, "--json").answer["requests"]
     assert {part["kind"] for part in parts} == {"subject"} and len(parts) == 2
+    assert {part["serving_policy"] for part in (found, *parts)} == {"exclude"}
+    assert found["expected_completion_at"] > found["cancel_until"]
+    receipt = tmp_path / "acceptance.dsse"
+    shell("requests", "acceptance", key, "--home", home, "--out", receipt)
+    issuer = home / "keys" / "issuer.pub"
+    assert f"Acceptance of request {key}" in shell("verify", receipt, "--key", issuer).out
+    assert shell("verify", receipt, "--key", issuer, "--json").answer["ok"]
+    shown = shell("requests", "show", key, "--home", home).out
+    assert re.search(r"serving policy\W+exclude", shown)
     waiting = shell("requests", "run", "--home", home, "--pool", "inline")
     assert "nothing is due" in waiting.out and "next at" in waiting.out
     shell("requests", "expedite", key, "--home", home)

@@ -20,8 +20,11 @@ from cluster.errors import (
     TransitionError,
 )
 from coordinator.erasure import Erasure
+from coordinator.evidence.acceptance import open_acceptance
+from coordinator.evidence.keys import Signer, read_keys
 from coordinator.reconcile import Reconciler
 from coordinator.requests.states import State
+from coordinator.requests.times import to_iso
 from coordinator.system import System
 from tests.coordinator.clock import Clock
 from tests.coordinator.systems import (
@@ -228,6 +231,67 @@ def test_the_same_external_id_is_the_same_request_and_another_body_is_refused(
     assert system.submit(second, idempotency_key="k1").request_id == keyed.request_id
     with pytest.raises(DuplicateError, match="k1"):
         system.submit(first, idempotency_key="k1")
+
+
+def test_a_serving_policy_is_part_of_what_is_asked(system: System) -> None:
+    erasure = Erasure(nodes=training_ids(system)[:1])
+    plain = system.submit(erasure, external_request_id="plain")
+    first = system.submit(erasure, external_request_id="a", serving_policy="block")
+    again = system.submit(erasure, external_request_id="a", serving_policy="block")
+
+    assert first.request_id == again.request_id and first.record.serving_policy == "block"
+    assert plain.record.serving_policy is None
+    for other in (None, "mask"):
+        with pytest.raises(DuplicateError):
+            system.submit(erasure, external_request_id="a", serving_policy=other)
+    with pytest.raises(RequestError, match="serving_policy is 'hide'"):
+        system.submit(erasure, serving_policy="hide")  # type: ignore[arg-type]
+    ledger, plan = system.engine.ledger, system.plan(erasure)
+    options = (plan.kind, "", "normal")
+    assert plain.record.body_digest == ledger.mark("request", *options, plan.selector).hex()
+
+
+def test_an_accepted_request_has_a_receipt_that_outlives_extension_rotation_and_restart(
+    system: System, clock: Clock
+) -> None:
+    request = system.submit(Erasure(nodes=training_ids(system)[:1]), requested_by="ada")
+    text, due = request.acceptance, request.record.due_at
+    assert text is not None
+
+    request.extend(by="bob", reason="many requests")
+    Signer.open(system.home / "keys").rotate()
+    found = open_acceptance(text, read_keys(system.home / "keys" / "issuer.pub"))
+
+    assert found["due_at"] == to_iso(due) != to_iso(request.record.due_at)
+    assert found["request"] == request.request_id and found["records"]["nodes"] == 1
+    assert (found["body"], found["epoch"]) == (request.record.body_digest, request.record.epoch)
+    expected = request.expected_completion_at
+    assert expected is not None and expected > request.record.cancel_until
+    clock.forward(hours=40)
+    system.run()
+    assert request.acceptance == text and request.expected_completion_at is None
+
+
+def test_a_request_that_meets_a_hold_has_no_expected_end(system: System) -> None:
+    node = training_ids(system)[0]
+    held = system.submit(Erasure(nodes=[node]), requested_by="ada")
+    other = system.submit(Erasure(labels=[node]), requested_by="ada")
+    assert other.expected_completion_at is not None
+
+    held.hold(by="bob", reason="a claim")
+    assert other.expected_completion_at is None and held.expected_completion_at is None
+    held.release(by="bob")
+    assert other.expected_completion_at is not None
+
+
+def test_a_regulators_request_excludes_what_retrains_for_it(system: System) -> None:
+    a, b = training_ids(system)[:2]
+
+    cautious = system.submit(Erasure(nodes=[a]), priority="regulator")
+    (plain, *_) = system.submit_many([Erasure(nodes=[b])], serving_policy="block")
+
+    assert cautious.record.serving_policy == "exclude"
+    assert plain.record.serving_policy == "block"
 
 
 def test_a_request_for_what_is_forgotten_already_is_a_duplicate(system: System) -> None:

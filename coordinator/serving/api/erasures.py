@@ -8,6 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from coordinator.requests.serving import ServingPolicy
 from coordinator.serving.api.bodies import media_type
 from coordinator.serving.api.models import (
     Action,
@@ -49,6 +50,7 @@ from coordinator.serving.roles import (
 router = new_router("erasures")
 
 READERS = (REQUESTER, APPROVER, OPERATOR, AUDITOR)
+DSSE = "application/vnd.dsse.envelope.v1+json"
 RequestId = Annotated[str, Path(pattern=r"^req_[0-9A-Za-z]{8,40}$", description="req_...")]
 PlanId = Annotated[str, Path(pattern=r"^pln_[0-9a-f]{24}$", description="pln_...")]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9A-Za-z_/-]{1,200}$")]
@@ -160,12 +162,18 @@ async def submit_file(
     hashed: bool = False,
     regulation: Regulation | None = None,
     priority: Priority = "normal",
+    serving_policy: ServingPolicy | None = None,
     received_at: AwareDatetime | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Ask to forget every line of a file: one request, and a part of it for each line."""
     content, form = await _file_of(request)
-    wanted = OptionsIn(regulation=regulation, priority=priority, received_at=received_at)
+    wanted = OptionsIn(
+        regulation=regulation,
+        priority=priority,
+        serving_policy=serving_policy,
+        received_at=received_at,
+    )
     options = _options(wanted, caller.name, idempotency_key)
     made = await services.office.ask(Office.submit_file, content, form, kind, hashed, options)
     response.headers["Location"] = f"/v1/erasures/{made['request_id']}"
@@ -208,6 +216,14 @@ async def read_receipt(request_id: RequestId, services: Serving) -> dict[str, An
         raise ProblemError(404, f"the request is {found['state']} and has no receipt", kind="early")
     receipt: dict[str, Any] = found["receipt"]
     return receipt | {"certificate_id": found["certificate_id"]}
+
+
+@router.get("/erasures/{request_id}/acceptance", responses=problems(404))
+@allow(*READERS)
+async def read_acceptance(request_id: RequestId, services: Serving) -> Response:
+    """The signed receipt of a request's acceptance, byte for byte as it was made then."""
+    envelope = await services.office.ask(Office.acceptance, request_id)
+    return Response(envelope, media_type=DSSE)
 
 
 @router.delete(

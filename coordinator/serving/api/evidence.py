@@ -10,7 +10,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import HTMLResponse
 
 from coordinator.evidence.describe import describe
-from coordinator.serving.api.erasures import Cursor, Limit
+from coordinator.serving.api.erasures import DSSE, Cursor, Limit
 from coordinator.serving.api.models import Page, VerifyIn
 from coordinator.serving.api.routing import Serving, allow, new_router, problems
 from coordinator.serving.office import Office
@@ -19,7 +19,6 @@ from coordinator.serving.roles import APPROVER, AUDITOR, OPERATOR, REQUESTER
 router = new_router("evidence")
 
 READERS = (REQUESTER, APPROVER, AUDITOR, OPERATOR)
-DSSE = "application/vnd.dsse.envelope.v1+json"
 CertificateId = Annotated[
     str, Path(pattern=r"^(cert|req)_[0-9A-Za-z]{8,40}$", description="cert_... or req_...")
 ]
@@ -76,7 +75,7 @@ async def read_certificate(certificate_id: CertificateId, services: Serving) -> 
 @router.post("/certificates:verify", responses=problems(413, 415))
 @allow(*READERS)
 async def verify(body: VerifyIn, services: Serving) -> dict[str, Any]:
-    """Check the signature, fields and proofs of a certificate; ``ok`` says the outcome."""
+    """Check a certificate or an acceptance receipt; ``ok`` says the outcome."""
     envelope = body.envelope if isinstance(body.envelope, str) else json.dumps(body.envelope)
     return await services.office.ask(Office.verify, envelope)
 

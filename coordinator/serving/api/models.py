@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
 
+from coordinator.requests.serving import ServingPolicy
 from coordinator.serving.roles import ROLES
 
 Role = Literal["viewer", "predictor", "requester", "approver", "operator", "auditor", "admin"]
@@ -15,7 +16,6 @@ FileKind = Literal["nodes", "edges", "features", "labels", "subjects"]
 Action = Literal["approve", "reject", "hold", "release", "extend", "retry", "expedite", "cancel"]
 Priority = Literal["normal", "urgent", "regulator"]
 Regulation = Literal["gdpr", "uk_gdpr", "ccpa", "contract"]
-Policy = Literal["mask", "exclude", "block"]
 assert set(ROLES) == set(Role.__args__)  # type: ignore[attr-defined]
 
 _PLAIN = frozenset("\t\n\r")
@@ -106,6 +106,10 @@ class OptionsIn(In):
     regulation: Regulation | None = None
     priority: Priority = "normal"
     reason: Text = ""
+    serving_policy: ServingPolicy | None = Field(
+        default=None,
+        description="while its shards retrain; else that of the service, exclude for a regulator",
+    )
     external_request_id: Name | None = Field(
         default=None, description="your own id; the same asks once"
     )
@@ -133,12 +137,14 @@ class PredictIn(In):
     """Which nodes to predict."""
 
     ids: Annotated[list[Id], Field(min_length=1)]
-    policy: Policy | None = None
+    policy: ServingPolicy | None = Field(
+        default=None, description="while shards retrain; else the strictest of open requests'"
+    )
     top_k: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
 
 
 class VerifyIn(In):
-    """A certificate as it was issued: the DSSE envelope, as text or as the object itself."""
+    """A certificate or an acceptance receipt: the DSSE envelope, as text or the object itself."""
 
     envelope: str | dict[str, Any]
 
@@ -198,6 +204,14 @@ class PlanOut(Out):
     expires_at: datetime
 
 
+class AcceptanceOut(Out):
+    """A signed receipt of acceptance in short; the envelope is at ``links.acceptance``."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    signature: Annotated[str, Field(pattern=r"^ed25519:[0-9A-Za-z+/=]{88}$")]
+    key_id: str
+
+
 class RequestOut(Out):
     """A request and where it stands; it names no record."""
 
@@ -210,11 +224,13 @@ class RequestOut(Out):
     reason: str
     regulation: str
     priority: str
+    serving_policy: ServingPolicy | None
     submitted_at: datetime | None
     received_at: datetime
     accepted_at: datetime | None
     due_at: datetime
     cancel_until: datetime
+    expected_completion_at: datetime | None
     completed_at: datetime | None
     requested_by: str
     approved_by: str
@@ -231,6 +247,8 @@ class RequestOut(Out):
     progress: dict[str, Any] | None
     masked: bool
     actions: list[str]
+    acceptance_receipt: AcceptanceOut | None
+    links: dict[str, str]
 
 
 class RequestPage(Out):
@@ -252,8 +270,9 @@ class PredictOut(Out):
 
     generation: int
     epoch: int
-    policy: str
+    policy: ServingPolicy
     stale_shards: list[int]
+    shard_policies: dict[str, ServingPolicy]
     results: list[dict[str, Any]]
 
 

@@ -38,6 +38,7 @@ def test_a_request_comes_back_as_it_was_added_also_after_opening_again(
         epoch=12,
         receipt={"request_id": "x", "breakdown": {"train": 0.25}},
         unknown=2,
+        serving_policy="exclude",
     )
     add(ledger, full, record(1))
     ledger.close()

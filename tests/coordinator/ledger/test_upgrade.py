@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from cluster.errors import HomeError
 from coordinator.ledger import Ledger
@@ -22,6 +23,7 @@ from coordinator.ledger.upgrade import MIGRATIONS
 from coordinator.ledger.vault import Vault
 from coordinator.lock import HomeLock
 from coordinator.requests.states import State
+from tests.coordinator.ledger.records import add, record
 
 FIRST_SCHEMA = """
 CREATE TABLE settings (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name));
@@ -67,6 +69,11 @@ def old(home: Path) -> sqlite3.Connection:
     base.execute("INSERT INTO generations VALUES (1, ?, 1)", (json.dumps(BODY),))
     base.commit()
     return base
+
+
+def drop_columns_of_0005(tx: Connection) -> None:
+    for name in ("serving_policy", "acceptance"):
+        tx.exec_driver_sql(f"ALTER TABLE requests DROP COLUMN {name}")
 
 
 def _raw(home: Path) -> bytes:
@@ -177,7 +184,7 @@ def test_a_newer_schema_is_refused_and_both_revisions_are_named(home: Path, data
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0009'")
     engine.dispose()
 
-    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0004"):
+    with pytest.raises(HomeError, match=r"schema 0009, this release reads up to 0005"):
         Ledger(database, home=home)
 
 
@@ -194,6 +201,7 @@ def test_a_home_of_the_second_release_is_taken_over_and_its_digests_are_not_samp
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
         for table in ("callbacks", "deliveries", "api_keys", "webhook_secrets"):  # of later ones
             tx.exec_driver_sql(f"DROP TABLE {table}")
+        drop_columns_of_0005(tx)
         if is_postgres:
             tx.exec_driver_sql("ALTER TABLE artefacts ALTER COLUMN key SET STATISTICS -1")
 
@@ -211,6 +219,27 @@ def test_a_home_of_the_second_release_is_taken_over_and_its_digests_are_not_samp
             query = "SELECT attname FROM pg_stats WHERE tablename = 'artefacts'"
             assert set(tx.exec_driver_sql(query).scalars()) == {"kind", "epoch"}
     engine.dispose()
+
+
+def test_requests_of_the_fourth_schema_have_the_policy_of_the_service(
+    home: Path, database: str
+) -> None:
+    before = record(1)
+    ledger = Ledger(database, home=home)
+    ledger.acquire()
+    add(ledger, before)
+    ledger.close()
+    engine = open_engine(database_url(database, home))
+    with engine.begin() as tx:
+        tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
+        drop_columns_of_0005(tx)
+    engine.dispose()
+
+    ledger = Ledger(database, home=home)
+
+    assert ledger.requests.get(before.request_id) == before
+    assert before.serving_policy is None and before.acceptance is None
+    ledger.close()
 
 
 def test_an_unknown_first_schema_is_refused(old: sqlite3.Connection, home: Path) -> None:

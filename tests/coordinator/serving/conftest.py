@@ -95,6 +95,7 @@ class Replicas:
             "epoch": self.office.ledger.epoch(),
             "policy": policy,
             "stale_shards": self.office.stale_shards(),
+            "shard_policies": {str(shard): policy for shard in self.office.stale_shards()},
             "results": results,
         }
 

@@ -81,13 +81,87 @@ def test_a_grant_names_what_is_masked_by_its_row(system: System, lessor: Lessor)
     second = lessor.lease("r", number_of(system), first.version)
 
     assert rows_masked(first) == []
-    assert first.stale_shards == ()
+    assert first.stale == {}
     assert rows_masked(second) == [row]
     assert second.version > first.version
     assert second.epoch == first.epoch + 1
-    assert second.stale_shards == tuple(sorted(system.plan(Erasure(nodes=[node])).shards))
+    assert second.stale == dict.fromkeys(sorted(system.plan(Erasure(nodes=[node])).shards), "mask")
     assert second.body is None
     assert second.ttl_s == TTL_S
+
+
+def alone(system: System) -> dict[int, Any]:
+    """Shard -> a training node that no other shard reads."""
+    index, found = system.engine.index(), {}
+    for node in training_ids(system):
+        (shard, *others) = sorted(system.plan(Erasure(nodes=[node])).shards)
+        if not others:
+            found.setdefault(shard, node)
+    assert len(found) >= 2, index
+    return found
+
+
+def test_a_stale_shard_has_the_strictest_policy_of_its_requests(
+    system: System, lessor: Lessor
+) -> None:
+    (first, a), (second, b) = sorted(alone(system).items())[:2]
+    number = number_of(system)
+
+    def granted() -> dict[int, str]:
+        return dict(lessor.lease("r", number, 0).stale)
+
+    system.submit(Erasure(nodes=[a]), serving_policy="exclude")
+    assert granted() == {first: "exclude"}
+    system.submit(Erasure(nodes=[b]))
+    assert granted() == {first: "exclude", second: "mask"}
+    blocking = system.submit(Erasure(labels=[a]), serving_policy="block")
+    system.submit(Erasure(nodes=[b]), serving_policy="mask")
+    assert granted() == {first: "block", second: "mask"}
+    blocking.cancel(by="a")
+    assert granted() == {first: "exclude", second: "mask"}
+
+
+def test_a_request_without_a_policy_has_that_of_the_service_and_one_with_may_ask_for_less(
+    system: System, seconds: Seconds
+) -> None:
+    (first, a), (second, b) = sorted(alone(system).items())[:2]
+    system.submit(Erasure(nodes=[a]))
+    system.submit(Erasure(nodes=[b]), serving_policy="mask")
+
+    grant = Lessor(system.erasing, seconds, "block").lease("r", number_of(system), 0)
+
+    assert (grant.stale, grant.policy) == ({first: "block", second: "mask"}, "block")
+
+
+def test_policies_hold_after_a_restart(system: System, seconds: Seconds) -> None:
+    node = training_ids(system)[0]
+    system.submit(Erasure(nodes=[node]), serving_policy="block")
+    system.erasing.load()
+
+    grant = Lessor(system.erasing, seconds).lease("r", number_of(system), 0)
+
+    assert set(grant.stale.values()) == {"block"}
+
+
+def test_an_excluded_shard_gets_no_vote_back_until_a_replica_has_left_the_old_generation(
+    system: System, lessor: Lessor, clock: Clock
+) -> None:
+    number, node = number_of(system), training_ids(system)[0]
+    grant = lessor.lease("r", number, 0)
+    system.submit(Erasure(nodes=[node]), serving_policy="exclude")
+    stale = lessor.lease("r", number, grant.version).stale
+    clock.forward(hours=3)
+
+    running = in_thread(system.erasing.run)
+    while (old := lessor.lease("r", number, grant.version)).body is None:
+        assert running.is_alive()
+
+    assert set(stale.values()) == {"exclude"} and old.stale == stale
+    taken = lessor.mask_of(number + 1)
+    assert taken.stale == {}, "the published submodels have not seen the records"
+    lessor.lease("r", number + 1, taken.version)
+    running.join(PATIENCE_S)
+    assert not running.is_alive()
 
 
 def test_a_change_is_in_force_when_every_replica_has_confirmed_it(

@@ -201,6 +201,21 @@ def test_the_shard_graph_counts_every_boundary_edge_once(office: Office) -> None
         office.shard(99)
 
 
+def test_requests_have_the_policy_of_the_service_where_they_name_none(
+    bench: Workbench, pool: InlinePool, tmp_path: Any
+) -> None:
+    clock, settings = Clock(), ServeSettings(run_batches=False, serving_policy="exclude")
+    home = served_home(bench, clock, tmp_path / "home")
+    with Office(home, pool, clock, settings) as office:
+        (node, *_) = office.system.graph.ids.tolist()
+
+        made = office.submit(nodes(node))
+
+        grant = office.mask_of(office.system.generation.number)
+        assert (made["serving_policy"], grant.policy) == (None, "exclude")
+        assert grant.stale == dict.fromkeys(made["shards"], "exclude")
+
+
 def test_the_runner_carries_out_what_is_due_and_ends_with_the_office(
     bench: Workbench, pool: InlinePool, tmp_path: Any
 ) -> None:

@@ -14,6 +14,7 @@ from cluster.digest import NodeId
 from cluster.errors import ConfigError, CorruptArtefactError, NoLeaseError, StaleShardError
 from cluster.graph import Located
 from coordinator.erasure import Erasure, present_part
+from coordinator.requests.serving import Held, ServingPolicy
 from coordinator.serving.leases import Grant
 from coordinator.serving.lessor import Lessor
 from coordinator.serving.replica import Coming, Replica
@@ -32,14 +33,15 @@ def grant_of(
     *,
     version: int = 1,
     located: Located | None = None,
-    stale: tuple[int, ...] = (),
+    stale: Held | None = None,
     ttl_s: float = 60.0,
+    policy: ServingPolicy = "mask",
 ) -> Grant:
     current = system.engine.ledger.current_generation()
     assert current is not None
     number, body = current
     hidden = hiding() if located is None else located
-    return Grant(number, body, version, 10 + version, hidden, stale, ttl_s)
+    return Grant(number, body, version, 10 + version, hidden, stale or {}, ttl_s, policy)
 
 
 def give(replica: Replica, grant: Grant) -> None:
@@ -138,7 +140,7 @@ def test_exclude_drops_the_vote_of_a_stale_shard_and_block_its_nodes(
     mine = [node for node in training_ids(system) if owner[node] == 1]
     other = [node for node in training_ids(system) if owner[node] != 1]
     plain = replica.predict(mine)
-    give(replica, grant_of(system, version=2, stale=(1,)))
+    give(replica, grant_of(system, version=2, stale={1: "mask"}))
 
     assert replica.predict(mine)["results"] == plain["results"]
     excluded = replica.predict(mine, policy="exclude")
@@ -147,6 +149,53 @@ def test_exclude_drops_the_vote_of_a_stale_shard_and_block_its_nodes(
     with pytest.raises(StaleShardError, match="one of these nodes"):
         replica.predict([*mine, *other], policy="block")
     assert len(replica.predict(other, policy="block")["results"]) == len(other)
+
+
+def test_requests_policies_hold_for_calls_that_name_none(system: System, replica: Replica) -> None:
+    owner = system.partition.assignment
+    mine = [node for node in training_ids(system) if owner[node] == 1]
+    other = [node for node in training_ids(system) if owner[node] != 1]
+    plain = replica.predict(other)
+
+    give(replica, grant_of(system, version=2, stale={0: "mask", 1: "exclude"}))
+    excluded = replica.predict(other)
+    assert (excluded["policy"], excluded["stale_shards"]) == ("exclude", [0, 1])
+    assert excluded["shard_policies"] == {"0": "mask", "1": "exclude"}
+    give(replica, grant_of(system, version=3, stale={1: "mask"}))
+    wanted = replica.predict(other, policy="exclude")["results"]
+    assert excluded["results"] == wanted != plain["results"]
+    assert replica.predict(other)["results"] == plain["results"]
+
+    give(replica, grant_of(system, version=4, stale={1: "block"}))
+    with pytest.raises(StaleShardError, match="one of these nodes"):
+        replica.predict(mine)
+    blocked = replica.predict(other)
+    assert blocked["results"] == wanted, "what is blocked has no vote either"
+    assert (blocked["policy"], blocked["shard_policies"]) == ("block", {"1": "block"})
+
+
+def test_a_calls_own_policy_goes_before_that_of_requests(system: System, replica: Replica) -> None:
+    ids = training_ids(system)
+    plain = replica.predict(ids)
+    give(replica, grant_of(system, version=2, stale={1: "block"}))
+
+    own = replica.predict(ids, policy="mask")
+
+    assert own["results"] == plain["results"]
+    assert (own["policy"], own["shard_policies"]) == ("mask", {"1": "mask"})
+
+
+def test_while_nothing_is_stale_the_policy_is_that_of_the_service(
+    system: System, replica: Replica
+) -> None:
+    ids = training_ids(system)
+    plain = replica.predict(ids)
+
+    give(replica, grant_of(system, version=2, policy="block"))
+    found = replica.predict(ids)
+
+    assert (found["policy"], found["results"]) == ("block", plain["results"])
+    assert found["shard_policies"] == {} and found["stale_shards"] == []
 
 
 # ---- the lease
@@ -372,7 +421,7 @@ def test_calls_that_are_answered_together_fail_one_by_one(system: System, replic
     owner = system.partition.assignment
     mine = next(node for node in training_ids(system) if owner[node] == 1)
     other = next(node for node in training_ids(system) if owner[node] != 1)
-    give(replica, grant_of(system, version=2, stale=(1,)))
+    give(replica, grant_of(system, version=2, stale={1: "mask"}))
 
     found = replica.predict_many(
         [([mine], "block", None), ([other], "block", None), ([mine], None, 1), ([mine], "no", None)]

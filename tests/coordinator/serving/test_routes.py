@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator.evidence.acceptance import brief
 from coordinator.serving.api.routing import rule_of
 from coordinator.serving.office import Office
 from coordinator.serving.roles import ROLES, may
@@ -182,6 +185,74 @@ def test_one_idempotency_key_asks_once_for_one_caller(api: Api, ids: Any) -> Non
     assert somebody.status_code == 201
 
 
+def test_an_accepted_request_has_a_signed_receipt_links_and_an_expected_end(
+    api: Api, clock: Clock, ids: Any, office: Office
+) -> None:
+    made = api.ask("POST", "/v1/erasures", "requester", json=nodes(ids[8])).json()
+    path = f"/v1/erasures/{made['request_id']}"
+    begins = datetime.fromisoformat(made["cancel_until"]) + timedelta(hours=6)
+    late = datetime.fromisoformat(made["expected_completion_at"]) - begins
+
+    assert abs(late.total_seconds() - made["cost"]["estimated_s"]) < 1e-3
+    assert made["links"] == {
+        "self": path,
+        "events": f"{path}/events",
+        "acceptance": f"{path}/acceptance",
+    }
+    envelope = api.ask("GET", made["links"]["acceptance"], "requester")
+    assert brief(envelope.text) == made["acceptance_receipt"]
+    checked = {"envelope": envelope.json()}
+    assert api.ask("POST", "/v1/certificates:verify", "auditor", json=checked).json()["ok"]
+    assert not re.search(rf"\b{ids[8]}\b", base64.b64decode(envelope.json()["payload"]).decode())
+
+    body = {"reason": "many requests"}
+    extended = api.ask("POST", f"{path}:extend", "operator", json=body).json()
+    held = api.ask("POST", f"{path}:hold", "operator", json={"reason": "a claim"}).json()
+    assert extended["due_at"] > made["due_at"] and held["expected_completion_at"] is None
+    assert held["acceptance_receipt"] == made["acceptance_receipt"]
+    assert api.ask("POST", f"{path}:release", "operator").json()["expected_completion_at"]
+    clock.forward(hours=40)
+    office.system.run()
+    done = api.ask("GET", path, "auditor").json()
+    assert done["expected_completion_at"] is None
+    assert done["links"]["receipt"] == f"{path}/receipt"
+    for name in ("self", "receipt", "acceptance", "certificate"):
+        assert api.ask("GET", done["links"][name], "auditor").status_code == 200
+    assert api.ask("GET", f"{path}/acceptance", "requester").text == envelope.text
+
+
+def test_what_is_not_accepted_has_no_receipt_yet(api: Api, ids: Any) -> None:
+    made = api.ask("POST", "/v1/erasures", "requester", json=nodes(*ids[9:34])).json()
+    path = f"/v1/erasures/{made['request_id']}"
+
+    assert (made["state"], made["acceptance_receipt"]) == ("needs_approval", None)
+    assert made["expected_completion_at"] is None and "acceptance" not in made["links"]
+    assert api.ask("GET", f"{path}/acceptance", "requester").status_code == 404
+    approved = api.ask("POST", f"{path}:approve", "approver").json()
+    assert approved["acceptance_receipt"] and approved["expected_completion_at"]
+    assert api.ask("DELETE", path, "requester").json()["expected_completion_at"] is None
+
+
+def test_a_request_says_what_is_answered_while_its_shards_retrain(api: Api, ids: Any) -> None:
+    def ask(**options: Any) -> Any:
+        return api.ask("POST", "/v1/erasures", "requester", json=nodes(ids[6]) | options)
+
+    made = {name: ask(serving_policy=name).json() for name in ("mask", "exclude", "block")}
+    assert {name: found["serving_policy"] for name, found in made.items()} == {
+        name: name for name in made
+    }
+    assert ask().json()["serving_policy"] is None
+    assert ask(priority="regulator").json()["serving_policy"] == "exclude"
+    assert ask(serving_policy="hide").status_code == 422
+    csv = {"content": f"id\n{ids[7]}\n".encode(), "headers": {"Content-Type": "text/csv"}}
+    path = "/v1/erasures:bulk?kind=nodes&serving_policy=exclude"
+    file = api.ask("POST", path, "requester", **csv).json()
+    parts = api.ask("GET", f"/v1/erasures?parent_id={file['request_id']}", "requester").json()
+    assert [part["serving_policy"] for part in parts["items"]] == ["exclude"]
+    for found in (*made.values(), file):
+        assert api.ask("DELETE", f"/v1/erasures/{found['request_id']}").status_code == 202
+
+
 def test_an_unknown_id_is_taken_and_holds_nothing(api: Api) -> None:
     made = api.ask("POST", "/v1/erasures", "requester", json=nodes("nobody-here"))
 
@@ -222,6 +293,9 @@ def test_a_file_is_one_request_with_a_part_for_each_line(
     assert made.json()["kind"] == "file" and made.json()["impact"]["nodes"] == 2
     key = made.json()["request_id"]
     parts = api.ask("GET", f"/v1/erasures?parent_id={key}", "requester").json()["items"]
+    receipts = {item["acceptance_receipt"]["digest"] for item in (made.json(), *parts)}
+    assert len(receipts) == 3 and made.json()["expected_completion_at"]
+    assert {part["links"]["parent"] for part in parts} == {f"/v1/erasures/{key}"}
     assert len(parts) == 2 and {part["parent_id"] for part in parts} == {key}
     found = [
         {

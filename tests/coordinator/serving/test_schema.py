@@ -29,7 +29,8 @@ OPEN = ServeSettings(
     follow_longest_s=0.01,
     webhook_hosts=("*",),
 )
-FEW, MANY = 5, 100
+FEW, SOME, MANY = 5, 30, 100
+ASKING = ("/v1/erasures", "/v1/erasure-plans", "/v1/subjects:lookup")
 HABITS: dict[str, Any] = {
     "deadline": None,
     "database": None,
@@ -69,8 +70,8 @@ class Sender:
         }
 
     def fit(self, body: Any) -> Any:
-        """A body that selects what is here, where schemathesis thought of some kind of records."""
-        if not isinstance(body, dict) or not body.keys() & {"kind", "plan_id"}:
+        """The same body, but one that selects what is here."""
+        if not isinstance(body, dict):
             return body
         kind = body.get("kind") or "nodes"
         others = ("plan_id", "callbacks", "received_at")
@@ -84,13 +85,13 @@ class Sender:
         if operation.definition.raw.get("parameters") or operation.body:
             modes.append(GenerationMode.NEGATIVE)
         for mode in modes:
-            self._send(operation, mode, examples)
+            self._send(operation, path, mode, examples)
 
-    def _send(self, operation: Any, mode: GenerationMode, examples: int) -> None:
+    def _send(self, operation: Any, path: str, mode: GenerationMode, examples: int) -> None:
         @settings(max_examples=examples, derandomize=examples == FEW, **HABITS)
         @given(case=operation.as_strategy(generation_mode=mode))
         def run(case: Any) -> None:
-            if mode is GenerationMode.POSITIVE:
+            if mode is GenerationMode.POSITIVE and path in ASKING:
                 case.body = self.fit(case.body)
             answer = case.call(headers=self.headers)
             self.statuses[answer.status_code] += 1
@@ -111,11 +112,11 @@ def test_what_the_document_allows_is_answered_as_it_says(
     sender.send(method, path, FEW)
 
 
-@pytest.mark.parametrize("path", ["/v1/erasures", "/v1/erasure-plans", "/v1/subjects:lookup"])
+@pytest.mark.parametrize("path", ASKING)
 def test_some_of_what_is_sent_succeeds(sender: Sender, path: str) -> None:
     sender.statuses.clear()
-    sender.send("post", path, 30)
-    assert sender.statuses[200] + sender.statuses[201] >= 5
+    sender.send("post", path, SOME)
+    assert sender.statuses[200] + sender.statuses[201] >= 5, sender.statuses
 
 
 @pytest.mark.slow

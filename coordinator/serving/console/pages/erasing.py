@@ -14,6 +14,7 @@ from fastapi import Response
 
 from cluster.errors import RequestError, UnweaveError
 from coordinator.requests.regulations import NORMAL, PRIORITIES, PROFILES
+from coordinator.requests.serving import SERVING_POLICIES
 from coordinator.serving.api.problems import problem_of
 from coordinator.serving.asked import own_key
 from coordinator.serving.console.desk import Desk, Visit
@@ -38,6 +39,7 @@ EMPTY: Final = {"kind": "nodes", "what": "", "columns": ""}
 OPTIONS: Final = {
     "regulation": "",
     "priority": NORMAL,
+    "serving_policy": "",
     "received_at": "",
     "external_request_id": "",
     "reason": "",
@@ -169,6 +171,7 @@ def _options(visit: Visit, options: Mapping[str, str]) -> dict[str, Any]:
     return {
         "regulation": options["regulation"] or None,
         "priority": options["priority"] or NORMAL,
+        "serving_policy": options["serving_policy"] or None,
         "requested_by": visit.who,
         "reason": options["reason"],
         "external_request_id": options["external_request_id"] or None,
@@ -216,6 +219,7 @@ def _confirm(
         once=visit.form.get("once") or secrets.token_urlsafe(ONCE_BYTES),
         regulations=list(PROFILES),
         priorities=PRIORITIES,
+        policies=SERVING_POLICIES,
         problem=problem,
     )
 

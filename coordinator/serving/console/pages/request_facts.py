@@ -23,6 +23,12 @@ WAY: Final = (
     "purging",
     "completed",
 )
+POLICIES: Final[Mapping[str | None, str]] = {
+    None: "as the service is set",
+    "mask": "mask: shards that saw it go on voting",
+    "exclude": "exclude: shards that saw it have no vote",
+    "block": "block: what those shards own gets no answer",
+}
 Rows = list[tuple[str, Any]]
 
 
@@ -76,8 +82,10 @@ def about(item: Mapping[str, Any]) -> Rows:
         ("Kind", show_words(item["kind"])),
         ("Regulation", item["regulation"]),
         ("Priority", item["priority"]),
+        ("Until it is done", POLICIES[item["serving_policy"]]),
         ("Received", show_time(item["received_at"])),
         ("Due", show_time(item["due_at"])),
+        ("Expected", _time(item["expected_completion_at"])),
         ("Cancellable until", show_time(item["cancel_until"]) if waits else ""),
         ("Asked by", item["requested_by"]),
         ("Approved by", item["approved_by"]),
@@ -85,8 +93,16 @@ def about(item: Mapping[str, Any]) -> Rows:
         ("Part of", item["parent_id"] or ""),
         ("Same as", item["duplicate_of"] or ""),
         ("Batch", item["batch_id"] or ""),
+        *acceptance(item["acceptance_receipt"]),
     ]
     return _filled(rows)
+
+
+def acceptance(receipt: Mapping[str, str] | None) -> Rows:
+    """The signed receipt of acceptance in short."""
+    if receipt is None:
+        return []
+    return [("Acceptance receipt", f"{receipt['digest']}, signed by key {receipt['key_id']}")]
 
 
 def receipt_facts(receipt: Mapping[str, Any] | None) -> Rows:
@@ -101,6 +117,10 @@ def receipt_facts(receipt: Mapping[str, Any] | None) -> Rows:
         ("Removed", show_records(receipt["records"])),
         ("Took", show_seconds(receipt["seconds"])),
     ]
+
+
+def _time(text: str | None) -> str:
+    return "" if text is None else show_time(text)
 
 
 def _unknown(impact: Mapping[str, int]) -> str:

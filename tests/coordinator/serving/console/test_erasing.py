@@ -29,12 +29,15 @@ def test_an_erasure_from_look_up_to_receipt(admin: Visitor, office: Office, ids:
     form = admin.page("/erase").form("/preview")
 
     found = admin.send(form, to=f"{BASE}/erase/look-up", what=f"{ids[14]}\n999999")
-    address = erase(admin, str(ids[14]), priority="urgent", reason="asked by letter")
+    address = erase(
+        admin, str(ids[14]), priority="urgent", reason="asked by letter", serving_policy="block"
+    )
 
     request = office.request(address.rpartition("/")[2])
     assert "1 found, 1 not here" in " ".join(Page(found.text).text.split())
     assert request["impact"]["nodes"] == 1 and request["priority"] == "urgent"
-    assert request["reason"] == "asked by letter"
+    assert request["reason"] == "asked by letter" and request["serving_policy"] == "block"
+    assert "block: what those shards own" in admin.page(address.removeprefix(BASE)).text
     assert "this page is its receipt" in admin.page(address.removeprefix(BASE) + "?did=submit").text
 
 

@@ -1,0 +1,45 @@
+"""When requests of an opened home will probably be completed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from coordinator.batch import OPEN as OPEN_BATCH
+from coordinator.erasing import Erasing
+from coordinator.requests.forecast import expected_completion
+from coordinator.requests.record import RequestRecord
+from coordinator.requests.scheduler import estimate
+
+
+def expected(erasing: Erasing, records: Sequence[RequestRecord]) -> list[datetime | None]:
+    """When each of some requests will probably be completed; None where that is up to somebody.
+
+    A request that meets one on hold waits as long as that one does.
+    """
+    engine, now = erasing.engine, erasing.clock()
+    with engine.locks.state:
+        live, mask = engine.live, erasing.mask
+        waits = {
+            record.request_id
+            for record in records
+            if record.request_id in mask.erasures and mask.is_held(record.request_id)
+        }
+    policy, costs = engine.config.erasure, live.generation.costs
+    busy_until = _busy_until(erasing, now)
+    shards = live.partition.num_shards
+    return [
+        None
+        if record.request_id in waits
+        else expected_completion(record, now, policy, costs, shards, busy_until)
+        for record in records
+    ]
+
+
+def _busy_until(erasing: Erasing, now: datetime) -> datetime:
+    """When the batches at work will probably end."""
+    engine = erasing.engine
+    begun = engine.ledger.batches.list(state=OPEN_BATCH)
+    costs = engine.live.generation.costs
+    ends = [batch.started_at + timedelta(seconds=estimate(batch.shards, costs)) for batch in begun]
+    return max([now, *ends])

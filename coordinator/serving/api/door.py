@@ -111,6 +111,9 @@ class Door:
         self._known.clear()
 
 
+UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError)
+
+
 class KeySet:
     """Public keys of a JWKS file, read again when the file changes.
 
@@ -133,7 +136,7 @@ class KeySet:
             body = json.loads(self._path.read_bytes())
             self._keys = dict(_usable(body["keys"]))
             self._seen = found.st_mtime_ns, found.st_size
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        except UNREADABLE as error:
             if self._seen is None:
                 raise ConfigError(
                     f"serve.jwks_file {self._path} cannot be read as a JWKS "

@@ -335,7 +335,7 @@ class Erasing:
         begun = [self._of_batch(batch.batch_id) for batch in self._begun()]
         tried = {record.request_id for records in begun for record in records}
         self._finish_begun()
-        waiting = [r for r in self._accepted() if r.request_id not in tried]
+        waiting = [r for r in self.accepted() if r.request_id not in tried]
         stuck = [r for r in waiting if r.priority != "normal" or r.attempts]
         ready = self._decide([replace(r, not_before=None) for r in stuck], self.clock())
         if ready.batch:
@@ -359,11 +359,11 @@ class Erasing:
     @locked
     def next_batch(self) -> Decision:
         """What would run now, and when to look again."""
-        return self._decide(self._accepted(), self.clock())
+        return self._decide(self.accepted(), self.clock())
 
-    def _accepted(self) -> list[RequestRecord]:
-        """Requests that a batch may take: a file's are its parts."""
-        found = self.engine.ledger.requests.find(state=State.ACCEPTED)
+    def accepted(self, limit: int | None = None) -> list[RequestRecord]:
+        """Requests that a batch may take, the first ``limit`` of them: a file's are its parts."""
+        found = self.engine.ledger.requests.find(state=State.ACCEPTED, limit=limit)
         return [record for record in found if record.kind != FILE]
 
     def run(self) -> list[str]:

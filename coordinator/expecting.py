@@ -1,15 +1,18 @@
-"""When requests of an opened home will probably be completed."""
+"""What an opened home will probably do when."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from coordinator.batch import OPEN as OPEN_BATCH
 from coordinator.erasing import Erasing
-from coordinator.requests.forecast import expected_completion
+from coordinator.requests.forecast import Coming, coming_batches, expected_completion
 from coordinator.requests.record import RequestRecord
 from coordinator.requests.scheduler import estimate
+
+LOOKED_AT: Final = 1000  # waiting requests that coming batches are foretold from
 
 
 def expected(erasing: Erasing, records: Sequence[RequestRecord]) -> list[datetime | None]:
@@ -34,6 +37,24 @@ def expected(erasing: Erasing, records: Sequence[RequestRecord]) -> list[datetim
         else expected_completion(record, now, policy, costs, shards, busy_until)
         for record in records
     ]
+
+
+def coming(erasing: Erasing, most: int) -> tuple[list[RequestRecord], list[Coming]]:
+    """Accepted requests, the first ``LOOKED_AT`` of them, and the batches they will go in."""
+    engine, now = erasing.engine, erasing.clock()
+    with engine.locks.state:
+        live, accepted = engine.live, erasing.accepted(LOOKED_AT)
+        held = {r.request_id for r in accepted if erasing.mask.is_held(r.request_id)}
+    found = coming_batches(
+        accepted,
+        _busy_until(erasing, now),
+        engine.config.erasure,
+        live.generation.costs,
+        live.partition.num_shards,
+        held,
+        most=most,
+    )
+    return accepted, found
 
 
 def _busy_until(erasing: Erasing, now: datetime) -> datetime:

@@ -1,18 +1,34 @@
-"""When a request will probably be done: the scheduler's own rules, asked ahead of time."""
+"""What will run when, and when a request will be done: the scheduler's rules, asked ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from coordinator.requests.policy import RequestPolicy
 from coordinator.requests.record import RequestRecord
-from coordinator.requests.scheduler import FAR, estimate, next_batch
+from coordinator.requests.scheduler import FAR, Decision, estimate, next_batch
 from coordinator.requests.states import IN_BATCH, State
 
-MOST_STEPS: Final = 16  # looks of the scheduler at one request; each rule is one or two of them
+MOST_STEPS: Final = 16  # looks of the scheduler for one batch; each rule is one or two of them
 PUBLISHED: Final = frozenset({State.UNLEARNED, State.PURGING})
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A batch that is foretold.
+
+    Attributes:
+        starts_at: when it begins.
+        ends_at: when its shards will be trained.
+        decision: its requests, its shards, and why it begins then.
+    """
+
+    starts_at: datetime
+    ends_at: datetime
+    decision: Decision
 
 
 def expected_completion(
@@ -44,22 +60,42 @@ def expected_completion(
         return now
     if record.state in IN_BATCH:
         return max(free, (record.started_at or now) + takes)
-    start = _start(record, free, policy, seconds, num_shards)
-    return None if start is None else start + takes
+    coming = coming_batches([record], free, policy, seconds, num_shards, most=1)
+    return coming[0].ends_at if coming else None
 
 
-def _start(
-    record: RequestRecord,
+def coming_batches(
+    waiting: Sequence[RequestRecord],
     at: datetime,
     policy: RequestPolicy,
     seconds: Mapping[int, float],
     num_shards: int,
-) -> datetime | None:
-    for _ in range(MOST_STEPS):
-        decision = next_batch([record], at, policy, seconds, num_shards)
+    held: Container[str] = (),
+    *,
+    most: int,
+) -> list[Coming]:
+    """The batches that the scheduler will begin if nothing else is asked and nobody acts.
+
+    Args:
+        waiting: requests that are accepted.
+        at: when the first can begin.
+        policy: the knobs.
+        seconds: shard -> training seconds, as last measured; one batch runs after the other.
+        num_shards: number of shards of the system.
+        held: ids that wait for the end of a hold.
+        most: so many at most.
+    """
+    found: list[Coming] = []
+    left = list(waiting)
+    for _ in range(MOST_STEPS * most):
+        decision = next_batch(left, at, policy, seconds, num_shards, held)
         if decision.batch:
-            return at
-        if decision.wake_at is None:
-            return None
-        at = decision.wake_at
-    return None
+            takes = min(estimate(decision.shards, seconds), FAR.total_seconds())
+            found.append(Coming(at, at + timedelta(seconds=takes), decision))
+            left = [record for record in left if record.request_id not in set(decision.batch)]
+            at = found[-1].ends_at
+        elif decision.wake_at is not None:
+            at = decision.wake_at
+        if len(found) == most or (decision.wake_at is None and not decision.batch):
+            break
+    return found

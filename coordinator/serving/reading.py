@@ -11,7 +11,9 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from cluster.errors import RequestError
+from coordinator.expecting import coming
 from coordinator.ledger.tables import requests
+from coordinator.requests.forecast import Coming
 from coordinator.requests.record import RequestRecord, new_request_id
 from coordinator.requests.states import CLOSED, OPEN, State
 from coordinator.requests.times import as_utc
@@ -77,6 +79,16 @@ class Reading(Desk):
         items = self.all_views(found[:size])
         more = len(found) > size
         return {"items": items, "next_cursor": items[-1]["request_id"] if more else None}
+
+    def coming_batches(self, most: int = 5) -> list[dict[str, Any]]:
+        """The next batches, if nothing else is asked and nobody acts.
+
+        Args:
+            most: so many at most.
+        """
+        accepted, found = coming(self.system.erasing, most)
+        records = {record.request_id: record for record in accepted}
+        return [_coming_view(item, records) for item in found]
 
     def request(self, request_id: str) -> dict[str, Any]:
         """One request; of a file of ids also ``parts``, the number in each state.
@@ -179,3 +191,18 @@ def _time(text: str) -> datetime:
 
 def _day(value: datetime) -> str:
     return value.astimezone(UTC).date().isoformat()
+
+
+def _coming_view(item: Coming, records: Mapping[str, RequestRecord]) -> dict[str, Any]:
+    """A batch that is foretold; ``shared``: shards that several of its requests reach."""
+    members = [records[request_id] for request_id in item.decision.batch]
+    reached = Counter(shard for record in members for shard in record.shards)
+    return {
+        "starts_at": iso(item.starts_at),
+        "ends_at": iso(item.ends_at),
+        "why": item.decision.text,
+        "requests": len(members),
+        "due_at": iso(min(record.due_at for record in members)),
+        "shards": list(item.decision.shards),
+        "shared": sorted(shard for shard, count in reached.items() if count > 1),
+    }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.requests.forecast import expected_completion
+from coordinator.requests.forecast import coming_batches, expected_completion
 from coordinator.requests.policy import RequestPolicy
 from coordinator.requests.record import RequestRecord
 from coordinator.requests.scheduler import next_batch
@@ -94,3 +94,26 @@ def test_alone_a_request_begins_when_it_was_foretold(
     if found > now:
         before = found - timedelta(microseconds=1)
         assert not next_batch([record], before, policy, {}, 4).batch
+
+
+def test_batches_come_one_after_the_other_and_share_shards() -> None:
+    first = request("a", shards=(0,), cancel_until=NOW + HOUR)
+    rider = request("b", shards=(0,), cancel_until=NOW + 2 * HOUR)
+    later = request("c", shards=(1,), cancel_until=NOW + 20 * HOUR)
+    urgent = request("d", shards=(1,), priority="urgent", cancel_until=NOW)
+    held = request("e", shards=(0,))
+
+    found = coming_batches(
+        [later, held, rider, first, urgent], NOW, POLICY, SECONDS, 4, {"req_e"}, most=5
+    )
+
+    told = [(item.decision.batch, item.starts_at, item.ends_at) for item in found]
+    assert told == [
+        (("req_d",), NOW, NOW + 0.5 * MINUTE),
+        (("req_a", "req_b"), NOW + 7 * HOUR, NOW + 7 * HOUR + MINUTE),
+        (("req_c",), NOW + 26 * HOUR, NOW + 26 * HOUR + 0.5 * MINUTE),
+    ]
+    assert coming_batches([later, first], NOW, POLICY, SECONDS, 4, most=1)[0].decision.batch == (
+        "req_a",
+    )
+    assert coming_batches([held], NOW, POLICY, SECONDS, 4, {"req_e"}, most=5) == []

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from fastapi import Response
@@ -23,7 +22,6 @@ OPEN_STATES, ANY = "open", "any"
 STATES: Final = (OPEN_STATES, "closed", ANY, *map(str, State))
 DUES: Final = (("", "any time"), ("0", "is late"), ("7", "7 days"), ("14", "14 days"))
 ID_PREFIX: Final = "req_"  # fields of the form that name a request
-BATCH_LIMIT: Final = 200  # waiting requests looked through for the next batch
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ async def _page(
         cursor=cursor,
         limit=desk.settings.page_size,
     )
-    waiting = await desk.ask(Office.find, state=State.ACCEPTED.value, limit=BATCH_LIMIT)
+    batches = await desk.ask(Office.coming_batches)
     status = await desk.ask(Office.status)
     chosen = {name: value for name, value in filters.items() if value not in ("", OPEN_STATES)}
     return desk.page(
@@ -91,7 +89,7 @@ async def _page(
         kinds=KINDS,
         dues=DUES,
         counts=status["requests"],
-        batch=_batch(waiting["items"]),
+        batches=batches,
         outcome=outcome,
         choosing=filters["state"] == State.NEEDS_APPROVAL and visit.may(ACTIONS[Action.APPROVE]),
     )
@@ -113,15 +111,3 @@ def _due_before(days: str) -> str | None:
     if not days:
         return None
     return (datetime.now(UTC) + timedelta(days=int(days))).isoformat().replace("+00:00", "Z")
-
-
-def _batch(waiting: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What would go together: shards that several waiting requests reach are trained once."""
-    reached = Counter(shard for item in waiting for shard in item["shards"])
-    return {
-        "requests": len(waiting),
-        "shards": sorted(reached),
-        "shared": sorted(shard for shard, count in reached.items() if count > 1),
-        "opens_at": min((item["cancel_until"] for item in waiting), default=None),
-        "due_at": min((item["due_at"] for item in waiting), default=None),
-    }

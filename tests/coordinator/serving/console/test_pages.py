@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -89,6 +90,24 @@ def test_a_request_at_work_has_a_bar_for_each_of_its_shards(
     )
     assert last == [(one, "trained"), (two, "trained")]
     assert not pages[0].unlabelled and pages[0].count["progress"] == 3
+
+
+def test_the_queue_foretells_the_next_batches(admin: Visitor, office: Office, ids: Any) -> None:
+    request_id = submitted(office, ids[0])
+    shards = office.request(request_id)["shards"]
+
+    (batch,) = office.coming_batches()
+    page = admin.page("/queue")
+
+    assert batch["shards"] == shards and batch["requests"] == 1
+    free = office.request(request_id)["cancel_until"]
+    begins, ends, due = (
+        datetime.fromisoformat(batch[f"{at}_at"]) for at in ("starts", "ends", "due")
+    )
+    assert datetime.fromisoformat(free) < begins < ends < due
+    assert "the first waited the batch window" in page.text
+    office.act(request_id, "cancel", "somebody", "a test")
+    assert "Nothing is waiting for a batch." in admin.page("/queue").text
 
 
 def test_every_response_has_a_strict_policy_and_is_kept_by_nobody(admin: Visitor) -> None:

@@ -65,7 +65,7 @@ def test_a_request_in_a_batch_is_done_when_that_ends(state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [*CLOSED, State.RECEIVED, State.NEEDS_APPROVAL, State.ON_HOLD, State.FAILED]
+    "state", [*sorted(CLOSED), State.RECEIVED, State.NEEDS_APPROVAL, State.ON_HOLD, State.FAILED]
 )
 def test_what_is_closed_or_up_to_somebody_has_no_such_time(state: State) -> None:
     assert foretold(request(state=state)) is None

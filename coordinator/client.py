@@ -247,23 +247,33 @@ class Client:
         Args:
             request_id: the request.
             after: number of the last event seen.
+
+        Raises:
+            ServiceError: the call was refused, or nobody answered for as long as a call may take.
         """
+        heard_at = time.monotonic()
         while True:
-            path = f"/v1/erasures/{request_id}/events"
             try:
-                with self._client().stream(
-                    "GET", path, headers={"Last-Event-ID": str(after)}
-                ) as answer:
-                    if answer.is_error:
-                        answer.read()
-                    _checked(answer)
-                    for event in _events(answer.iter_lines()):
-                        after = event["seq"]
-                        yield event
-                        if event["state"] in CLOSED:
-                            return
-            except httpx.TransportError:
-                time.sleep(PAUSE_S)
+                for event in self._stream(request_id, after):
+                    after = event["seq"]
+                    yield event
+                    if event["state"] in CLOSED:
+                        return
+                heard_at = time.monotonic()
+                if self.request(request_id)["is_closed"]:  # what closed it was seen before
+                    return
+            except httpx.TransportError as error:
+                if time.monotonic() - heard_at > TIMEOUT_S:
+                    raise _unreachable(error) from None
+            time.sleep(PAUSE_S)
+
+    def _stream(self, request_id: str, after: int) -> Iterator[dict[str, Any]]:
+        path, headers = f"/v1/erasures/{request_id}/events", {"Last-Event-ID": str(after)}
+        with self._client().stream("GET", path, headers=headers) as answer:
+            if answer.is_error:
+                answer.read()
+            _checked(answer)
+            yield from _events(answer.iter_lines())
 
     def wait(self, request_id: str, timeout: float | None = None) -> dict[str, Any]:
         """Wait until a request is closed.
@@ -375,11 +385,11 @@ class Client:
 def _predict(ids: Sequence[NodeId], policy: str | None, top_k: int | None) -> Call:
     options = {"policy": policy, "top_k": top_k}
     body = {name: value for name, value in options.items() if value is not None}
-    return Call("POST", "/v1/predict", {"ids": list(ids), **body})
+    return Call("POST", "/v1/predict", {"ids": _plain(ids), **body})
 
 
 def _plan(kind: str, selector: Mapping[str, Any]) -> Call:
-    return Call("POST", "/v1/erasure-plans", {"kind": kind, "selector": dict(selector)})
+    return Call("POST", "/v1/erasure-plans", {"kind": kind, "selector": _plain(selector)})
 
 
 def _erase(
@@ -389,7 +399,7 @@ def _erase(
     idempotency_key: str | None,
     options: Mapping[str, Any],
 ) -> Call:
-    what = {"kind": kind, "selector": dict(selector or {})} if plan_id is None else {}
+    what = {"kind": kind, "selector": _plain(selector or {})} if plan_id is None else {}
     body = (
         what | ({"plan_id": plan_id} if plan_id else {}) | {k: _plain(options[k]) for k in options}
     )
@@ -407,7 +417,16 @@ def _act(request_id: str, action: str, reason: str) -> Call:
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    """As JSON has it: UUIDs and times as text, numbers of NumPy as those of Python."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _pause(attempt: int) -> float:

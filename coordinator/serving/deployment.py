@@ -52,7 +52,7 @@ ANSWER_S = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 TRIES, PAUSE_S = 5, 0.25  # how often a prediction is tried while replicas lack a lease
 BATCH, BATCH_WAIT_S = 64, 0.002
 HEALTH_S = 5
-PATIENCE_S = 30  # for an answer of the office
+PATIENCE_S = 30  # for an answer of the office to a replica, or of a replica to the ingress
 
 
 class Served(BaseModel):
@@ -212,8 +212,11 @@ class RayReplicas:
         """See :class:`coordinator.serving.backend.ReplicaLink`."""
         for left in range(TRIES - 1, -1, -1):
             try:
-                found = await self._handle.predict.remote(ids, policy, top_k)
+                async with asyncio.timeout(PATIENCE_S):
+                    found = await self._handle.predict.remote(ids, policy, top_k)
                 return cast(dict[str, Any], accepted(found))
+            except TimeoutError:  # it hangs; Serve ends it, and another one may answer
+                raise NoLeaseError("a replica did not answer in time; try again") from None
             except NoLeaseError:
                 if not left:
                     raise

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.errors import NotFoundError
+from cluster.schema import Schema
 from coordinator.expecting import expected
 from coordinator.ledger import Ledger
 from coordinator.requests.record import RequestRecord
@@ -40,6 +41,11 @@ class Desk:
     def ledger(self) -> Ledger:
         """The home's record of truth."""
         return self.system.engine.ledger
+
+    @property
+    def schema(self) -> Schema:
+        """Of the graph, whatever is masked; waits for nobody who works on the state."""
+        return self.system.engine.live.graph.schema
 
     @property
     def full_retrain_s(self) -> float:

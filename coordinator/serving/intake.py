@@ -124,7 +124,7 @@ class Intake(Callbacks):
         return found
 
     def _made(self, asked: Mapping[str, Any], unknown: Literal["raise", "report"]) -> Plan:
-        selector = selector_of(asked, self.system.graph.schema)
+        selector = selector_of(asked, self.schema)
         return self.system.plan(selector, unknown=unknown)
 
     # ---- requests
@@ -202,7 +202,7 @@ class Intake(Callbacks):
             return record
         if asked is None:
             raise RequestError("nothing is asked; give a kind and a selector, or a plan_id")
-        selector = selector_of(asked, self.system.graph.schema)
+        selector = selector_of(asked, self.schema)
         for last in range(TRIES, -1, -1):
             made = Asking(erasing).planned(selector, "report")
             try:
@@ -275,7 +275,7 @@ class Intake(Callbacks):
 
     def gone(self, ids: Sequence[Any]) -> list[bool]:
         """Whether each of some ids was forgotten here, or is to be."""
-        typed = typed_ids(ids, self.system.graph.schema)
+        typed = typed_ids(ids, self.schema)
         forgotten = set(self.system.erasing.forgotten(typed))
         return [node_id in forgotten for node_id in typed]
 

@@ -57,12 +57,18 @@ class JsonFormatter(logging.Formatter):
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= {name: getattr(record, name) for name in EXTRAS if hasattr(record, name)}
         if record.exc_info and record.exc_info[1] is not None:
             line |= where_failed(record.exc_info[1])
         return json.dumps(line, default=str)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What is said; of asyncio the first line alone, since the next ones show errors with text."""
+    text = record.getMessage()
+    return text.partition("\n")[0] if record.name == "asyncio" else text
 
 
 def where_failed(error: BaseException) -> dict[str, Any]:

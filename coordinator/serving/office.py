@@ -99,7 +99,7 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
             "ready": not any(runner.lost_lease for runner in self.runners),
             "generation": generation.number,
             "epoch": self.ledger.epoch(),
-            "id_type": self.system.graph.schema.id_type,
+            "id_type": self.schema.id_type,
         }
 
     def status(self) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from coordinator.erasure import Erasure
 from coordinator.requests.states import State
 from coordinator.serving import lessor as module
 from coordinator.serving.leases import Grant
-from coordinator.serving.lessor import TTL_S, Lessor
+from coordinator.serving.lessor import TTL_S, Lessor, _Lease
 from coordinator.system import System
 from tests.coordinator.clock import Clock
 from tests.coordinator.systems import Workbench, planted, training_ids
@@ -399,3 +401,65 @@ def test_an_office_that_may_have_lost_its_home_grants_nothing(
     monkeypatch.setattr(lease, "_sure_until", 0.0)
 
     assert lessor.lease("r", number, 0).ttl_s == 0
+
+
+@dataclass(eq=False)
+class _Asked:
+    at: float
+
+
+class Told:
+    """A replica and the office's side of its lease; messages arrive late, or never."""
+
+    def __init__(self) -> None:
+        self.now, self.version, self.in_force = 0.0, 1, 0
+        self.mask, self.until = 0, -1.0  # what the replica answers under, and how long
+        self.lease = _Lease(1, 0)
+        self.asked: list[tuple[_Asked, int]] = []  # on their way to the office
+        self.held: list[_Asked] = []  # arrived there, and not answered
+        self.granted: list[tuple[_Asked, int]] = []  # on their way back
+        self.waits_for: _Asked | None = None
+
+    def tick(self) -> None:
+        self.now += 0.4
+
+    def mask_moves(self) -> None:
+        self.version += 1
+
+    def ask(self) -> None:  # also where the answer before did not come in time
+        self.waits_for = _Asked(self.now)
+        self.asked.append((self.waits_for, self.mask))
+
+    def arrive(self) -> None:
+        if self.asked:
+            asked, mask = self.asked.pop(0)
+            self.lease.confirm(1, mask, self.now)
+            self.held.append(asked)
+
+    def grant(self) -> None:
+        if self.held:
+            self.lease.until[self.version] = self.now + TTL_S
+            self.granted.append((self.held.pop(0), self.version))
+
+    def receive(self) -> None:
+        if self.granted:
+            asked, version = self.granted.pop(0)
+            if asked is self.waits_for:
+                self.mask, self.until = version, max(self.until, asked.at + TTL_S)
+
+    def take_over(self) -> None:
+        self.mask = self.version  # by mask_of, which grants nothing
+
+    def acknowledge(self) -> None:
+        if not self.lease.below(self.version, self.now):
+            self.in_force = self.version
+
+
+def test_no_replica_answers_under_less_than_what_is_in_force() -> None:
+    chance = random.Random(5)
+    steps = [step for name, step in vars(Told).items() if not name.startswith("_")]
+    for _ in range(1000):
+        told = Told()
+        for _ in range(150):
+            chance.choice(steps)(told)
+            assert told.now >= told.until or told.mask >= told.in_force

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -195,3 +197,27 @@ def test_the_place_of_an_error_is_logged_and_its_text_is_not(tmp_path: Path) -> 
     assert MARK not in line
     assert (found["code"], found["error"]) == ("UW-G002", "UnknownIdError")
     assert "test_logs.py" in found["frames"][0]
+
+
+def test_what_nobody_waited_for_is_logged_without_its_text() -> None:
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+
+    async def fail() -> None:
+        raise UnknownIdError([MARK], "the graph")
+
+    async def forget() -> None:
+        tasks = [asyncio.create_task(fail())]
+        await asyncio.sleep(0)
+        tasks.clear()
+        gc.collect()
+
+    try:
+        asyncio.run(forget())
+    finally:
+        logger.removeHandler(handler)
+
+    assert "never retrieved" in log.getvalue() and MARK not in log.getvalue()

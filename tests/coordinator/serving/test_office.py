@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -290,3 +291,28 @@ def test_a_person_counts_as_one_and_is_erased_by_their_id(
         assert (found["found"], found["unknown"], found["gone"]) == (0, 0, 1)
         log = office.audit(newest_first=True, limit=3)["items"]
         assert log[0]["action"] == "lookup" and "ada" not in json.dumps(log)
+
+
+def test_probes_keys_and_predictions_wait_for_nobody_who_works_on_the_state(office: Office) -> None:
+    key = office.create_key("predictor", "test")["key"]
+    made = office.submit(nodes("nobody-here"))["request_id"]
+    asked = (
+        office.info,
+        office.metrics,
+        lambda: office.gone(["nobody"]),
+        lambda: office.authenticate(key),
+        lambda: office.request(made),
+        lambda: office.events(made),
+    )
+    with ThreadPoolExecutor(len(asked)) as threads, office.system.engine.locks.state:
+        answers = [threads.submit(ask) for ask in asked]
+        late = [number for number, answer in enumerate(answers) if _is_late(answer)]
+    assert not late
+
+
+def _is_late(answer: Future[Any]) -> bool:
+    try:
+        answer.result(timeout=5)
+    except TimeoutError:
+        return True
+    return False

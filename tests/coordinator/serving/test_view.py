@@ -17,6 +17,7 @@ from cluster.graph import TRAIN, Graph, Located
 from cluster.store import LocalStore
 from coordinator.aggregators import AGGREGATORS
 from coordinator.aggregators.merge import training_labels
+from coordinator.config import load_config
 from coordinator.erasure import Erasure, present_part
 from coordinator.serving.hidden import Hidden
 from coordinator.serving.moved import moved_rows
@@ -215,6 +216,46 @@ def test_masks_that_grow_give_the_answers_of_a_cold_view(
         view = view.under(located)
 
         assert_as_if_made_anew(view, located)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    model=st.sampled_from(["gat", "gcn", "gin", "linear", "mlp", "sage", "sgc", "sign"]),
+    kind=st.sampled_from(sorted(set(AGGREGATORS) - {"similarity"})),
+    step=st.sampled_from(STEPS),
+    directed=st.booleans(),
+    degree=st.integers(0, 2),
+    seed=st.integers(0, 1000),
+)
+def test_masked_records_are_as_if_they_had_never_been_there(
+    model: str, kind: str, step: str, directed: bool, degree: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    graph = random_graph(seed, 24, degree=degree, directed=directed)
+    design = {"shards.model": model, "aggregator.kind": kind, "aggregator.label_step": step}
+    sizes = {"shards.hidden": 4, "aggregator.ridge_width": 16, "roles.train": 0.7, "roles.val": 0.1}
+    config = load_config(None, {**sizes, **design, "aggregator.label_steps": 2})
+    published = publish(graph, config, num_shards=1 + seed % 4)
+    nodes, others = rng.permutation(24)[:6], rng.permutation(24)
+    masked = hiding(
+        nodes=np.sort(nodes[: seed % 6]),
+        edges=np.sort(rng.permutation(graph.num_edges)[:2]),
+        cells=(others[:3], np.asarray([0, 3, 5])),
+        labels=np.sort(others[3:9]),
+    )
+    view = View.cold(published)
+    view.warm(24)
+
+    found = view.under(masked)
+
+    rows = rows_left(found)
+    gone = replace(published, graph=graph.without(masked), owner=published.owner[rows])
+    wanted = View.cold(gone)
+    assert_close(found.answer(rows), wanted.answer(np.arange(len(rows))))
+    excluded = {published.shards[-1]} if len(published.shards) > 1 else set()
+    assert_close(found.answer(rows, excluded), wanted.answer(np.arange(len(rows)), excluded))
+    asked = rng.choice(rows, 5)  # some of them twice
+    assert_close(found.answer(asked), wanted.answer(np.searchsorted(rows, asked)))
 
 
 def test_an_older_view_goes_on_answering_as_it_did() -> None:

@@ -67,9 +67,15 @@ class Erasing:
         with self.engine.locks.state:
             if self._in_doubt:
                 self.engine.catch_up()
-                self._mask.load()
-                self._in_doubt = False
+                mask = Mask(self.engine)
+                mask.load()
+                self._mask, self._in_doubt = mask, False
             return self._mask
+
+    @property
+    def last_mask(self) -> Mask:
+        """The mask as it was put last, for whoever only tells of it; waits for nobody."""
+        return self._mask
 
     def _put(self, mask: Mask) -> None:
         self._mask = mask

@@ -21,13 +21,12 @@ def expected(erasing: Erasing, records: Sequence[RequestRecord]) -> list[datetim
     A request that meets one on hold waits as long as that one does.
     """
     engine, now = erasing.engine, erasing.clock()
-    with engine.locks.state:
-        live, mask = engine.live, erasing.mask
-        waits = {
-            record.request_id
-            for record in records
-            if record.request_id in mask.erasures and mask.is_held(record.request_id)
-        }
+    live, mask = engine.live, erasing.last_mask
+    waits = {
+        record.request_id
+        for record in records
+        if record.request_id in mask.erasures and mask.is_held(record.request_id)
+    }
     policy, costs = engine.config.erasure, live.generation.costs
     busy_until = _busy_until(erasing, now)
     shards = live.partition.num_shards
@@ -42,9 +41,9 @@ def expected(erasing: Erasing, records: Sequence[RequestRecord]) -> list[datetim
 def coming(erasing: Erasing, most: int) -> tuple[list[RequestRecord], list[Coming]]:
     """Accepted requests, the first ``LOOKED_AT`` of them, and the batches they will go in."""
     engine, now = erasing.engine, erasing.clock()
-    with engine.locks.state:
-        live, accepted = engine.live, erasing.accepted(LOOKED_AT)
-        held = {r.request_id for r in accepted if erasing.mask.is_held(r.request_id)}
+    live, mask, accepted = engine.live, erasing.last_mask, erasing.accepted(LOOKED_AT)
+    known = (r.request_id for r in accepted if r.request_id in mask.erasures)
+    held = {request_id for request_id in known if mask.is_held(request_id)}
     found = coming_batches(
         accepted,
         _busy_until(erasing, now),

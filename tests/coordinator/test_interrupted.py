@@ -17,6 +17,7 @@ from cluster.errors import ConfigError, HomeError
 from coordinator import verify
 from coordinator.batch import Batch
 from coordinator.engine import Engine
+from coordinator.certify import open_signer
 from coordinator.erasure import Erasure
 from coordinator.generation import Generation
 from coordinator.handle import Request
@@ -129,6 +130,7 @@ def test_a_request_whose_acceptance_gave_no_answer_is_masked_and_asked_again_the
 ) -> None:
     system = bench.fit(planted(10), NO_WINDOWS)
     node = training_ids(system)[0]
+    open_signer(system.engine)  # the first acceptance would make the key, in a commit of its own
     Answers(monkeypatch, 0)
     with pytest.raises(HomeError, match="cut at COMMIT"):
         system.submit(Erasure(nodes=[node]), external_request_id="mine")

@@ -59,9 +59,7 @@ class KeptPlan:
     def size(self) -> int:
         """Number of records that it names, which memory is held for."""
         named = (self.plan.asked, self.plan.erasure)
-        return sum(
-            len(part) for e in named for part in (e.nodes, e.edges, e.features, e.labels)
-        )
+        return sum(len(part) for e in named for part in (e.nodes, e.edges, e.features, e.labels))
 
 
 class Intake(Callbacks):

@@ -29,6 +29,15 @@ CACHE_SIZE: Final = 10_000
 MAX_TOKEN: Final = 8000
 MAX_NAME: Final = 200
 LEEWAY_S: Final = 5
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    jwt.PyJWTError,
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,14 @@ class KeySet:
             body = json.loads(self._path.read_bytes())
             self._keys = dict(_usable(body["keys"]))
             self._seen = found.st_mtime_ns, found.st_size
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            jwt.PyJWTError,
+        ) as error:
             if self._seen is None:
                 raise ConfigError(
                     f"serve.jwks_file {self._path} cannot be read as a JWKS "

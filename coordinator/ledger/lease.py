@@ -82,6 +82,7 @@ class Lease:
         self._lock = HomeLock(home)
         self._fence: int | None = None
         self._sure_until = 0.0  # by this process's monotonic clock
+        self.is_lost = False  # whether the keeper found that another process took it
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -172,7 +173,7 @@ class Lease:
 
     def give_up_lock(self) -> None:
         """Leave the file lock to the process that took the lease."""
-        self._sure_until = 0.0
+        self._sure_until, self.is_lost = 0.0, True
         self._lock.release()
 
     # ---- ask
@@ -239,6 +240,8 @@ def _keep(lease: weakref.ref[Lease], stop: threading.Event, every_s: float) -> N
             return
         except HomeError as error:
             logger.warning("renewing the lease failed, once more: %s", error)
+        except Exception as error:  # as on a full disk; whoever ends here never renews again
+            logger.warning("renewing the lease failed, once more: %s", type(error).__name__)
         del kept
 
 

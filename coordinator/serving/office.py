@@ -91,12 +91,13 @@ class Office(Granting, Intake, Reading, Sights, Proofs, Access):
 
     def info(self) -> dict[str, Any]:
         """Who this is, and whether it can work."""
-        generation = self.system.generation
+        generation, lease = self.system.generation, self.ledger.lease
+        has_lost = lease.is_lost or any(runner.lost_lease for runner in self.runners)
         return {
             "version": version("unweave"),
             "home_id": self.ledger.setting("home_id"),
             "issuer": self.system.engine.issuer,
-            "ready": not any(runner.lost_lease for runner in self.runners),
+            "ready": not has_lost,
             "generation": generation.number,
             "epoch": self.ledger.epoch(),
             "id_type": self.schema.id_type,

@@ -16,8 +16,8 @@ import shards.recipe
 from cluster.errors import ConfigError, HomeError
 from coordinator import verify
 from coordinator.batch import Batch
-from coordinator.engine import Engine
 from coordinator.certify import open_signer
+from coordinator.engine import Engine
 from coordinator.erasure import Erasure
 from coordinator.generation import Generation
 from coordinator.handle import Request

@@ -29,6 +29,15 @@ CACHE_SIZE: Final = 10_000
 MAX_TOKEN: Final = 8000
 MAX_NAME: Final = 200
 LEEWAY_S: Final = 5
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    jwt.PyJWTError,
+)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sqlalchemy import update
 from cluster.errors import HomeError, LeaseError
 from cluster.store import Blob, LocalStore
 from coordinator.ledger import Ledger
+from coordinator.ledger.lease import Lease
 from coordinator.ledger.tables import lease as lease_table
 from tests.coordinator.ledger.conftest import Open
 from tests.coordinator.ledger.records import add, record
@@ -204,8 +205,28 @@ def test_a_keeper_that_finds_the_lease_lost_says_so_and_leaves_the_file_lock(
     time.sleep(TTL_S)
 
     assert "was lost: fence 1 was followed by 2" in caplog.text
+    assert paused.lease.is_lost and not taker.lease.is_lost
     taker.lease.renew()
     assert taker.lease.read().flocked
+
+
+def test_the_keeper_goes_on_after_any_failure(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, failures = opened(ttl_s=2 * TTL_S), [OSError("no space"), RuntimeError("unforeseen")]
+    plain = Lease.renew
+
+    def renew(lease: Lease) -> None:
+        if failures:
+            raise failures.pop()
+        plain(lease)
+
+    monkeypatch.setattr(Lease, "renew", renew)
+    ledger.acquire()
+
+    time.sleep(4 * TTL_S)
+
+    assert not failures and ledger.lease.left_s > 0
 
 
 def test_a_lease_past_its_time_that_nobody_took_still_writes(opened: Open) -> None:

@@ -293,6 +293,14 @@ def test_a_person_counts_as_one_and_is_erased_by_their_id(
         assert log[0]["action"] == "lookup" and "ada" not in json.dumps(log)
 
 
+def test_an_office_that_lost_its_home_is_not_ready(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert office.info()["ready"]
+    monkeypatch.setattr(office.ledger.lease, "is_lost", True)
+    assert not office.info()["ready"]
+
+
 def test_probes_keys_and_predictions_wait_for_nobody_who_works_on_the_state(office: Office) -> None:
     key = office.create_key("predictor", "test")["key"]
     made = office.submit(nodes("nobody-here"))["request_id"]

@@ -81,6 +81,9 @@ def home(fitted: Path, tmp_path: Path) -> Iterator[Path]:
     yield Path(shutil.copytree(fitted, tmp_path / "home"))
 
 
+ADA = re.compile(r"\bada\b")  # a person; those three letters are in many a digest too
+
+
 def submit(shell: Shell, home: Path, *what: object) -> Any:
     return shell("erase", "--home", home, *what, "--submit", "--json").answer
 
@@ -109,7 +112,7 @@ def test_a_plan_names_cost_purge_and_due_date_and_its_file_names_nobody(
     assert found["purges"]["subjects"] == 1 and found["plan_id"].startswith("pln_")
     due = datetime.fromisoformat(found["due_at"])
     assert timedelta(days=44) < due - datetime.now(UTC) < timedelta(days=46)
-    assert "ada" not in out.read_text() and found["generation_key"] not in out.read_text()
+    assert not ADA.search(out.read_text()) and found["generation_key"] not in out.read_text()
     assert found["plan_id"] in text.out and "Europe/Berlin" in text.out
     assert "kept: another subject owns it" in text.out and "destroys 1 content" in text.out
 
@@ -122,7 +125,7 @@ def test_a_person_is_submitted_shown_listed_and_cancelled(
 
     assert (found["state"], found["urgency"], found["kind"]) == ("accepted", "ok", "subject")
     assert {"estimated_s", "full_retrain_s"} == found["cost"].keys()
-    assert "ada" not in json.dumps(found)
+    assert not ADA.search(json.dumps(found))
     shown = shell("requests", "show", key, "--home", home)
     assert "cancellable until" in shown.out and "Europe/Berlin" in shown.out
     listed = shell("requests", "ls", "--home", home, "--subject", "ada", "--json").answer

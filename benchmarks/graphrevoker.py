@@ -97,15 +97,20 @@ class Bench:
 # ---- the partition
 
 
-def tuned_cuts(bench: Bench) -> dict[str, str]:
-    """The cut with the highest validation accuracy on seed 0 under each aggregator."""
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+def tuned_cuts(bench: Bench) -> tuple[dict[str, str], str]:
+    """The cut with the highest validation accuracy on seed 0 under each aggregator; all of them."""
+    found: dict[str, list[float]] = {}
     for name in CUTS:
         with bench.system(name, 0, "mean") as system:
-            for kind in KINDS:
-                found[kind].append(system.accuracy("val", kind))
-        print(bench.data, name, *(f"{found[kind][-1]:.4f}" for kind in KINDS), flush=True)
-    return {kind: list(CUTS)[int(np.argmax(found[kind]))] for kind in KINDS}
+            found[name] = [system.accuracy("val", kind) for kind in KINDS]
+    best = {kind: max(CUTS, key=lambda name: found[name][i]) for i, kind in enumerate(KINDS)}
+    return best, tried_line(found)
+
+
+def tried_line(found: Mapping[str, Sequence[float]]) -> str:
+    """What was tried, with its validation accuracies."""
+    shown = (f"{k} {' / '.join(f'{100 * v:.1f}' for v in values)}" for k, values in found.items())
+    return f"\nValidation, %: {'; '.join(shown)}.\n"
 
 
 def measure_cut(bench: Bench, name: str) -> Row:
@@ -132,7 +137,7 @@ class Row:
 
 def partition_table(bench: Bench) -> tuple[str, dict[str, bool]]:
     """Every partitioner beside the trial; whether the trial beats them all, by aggregator."""
-    chosen = tuned_cuts(bench)
+    chosen, listed = tuned_cuts(bench)
     rivals = {name: measure_cut(bench, name) for name in PARTITIONERS}
     trial = {kind: measure_cut(bench, chosen[kind]) for kind in KINDS}
     lines = []
@@ -153,7 +158,7 @@ def partition_table(bench: Bench) -> tuple[str, dict[str, bool]]:
         )
         for kind in KINDS
     }
-    return markdown(lines), beats
+    return markdown(lines) + listed, beats
 
 
 def _costs(name: str, row: Row) -> dict[str, str]:
@@ -186,11 +191,8 @@ def wins(one: Sequence[float], other: Sequence[float]) -> bool:
 def aggregator_table(bench: Bench, cut: str) -> tuple[str, dict[str, bool]]:
     """Every aggregator on one partition beside the attention that validation nodes chose."""
     first = bench.shards_say(cut, 0)
-    found = []
-    for setting in ATTENTIONS:
-        found.append(first.attention(setting, "val"))
-        print(bench.data, cut, setting.name, f"{found[-1]:.4f}", flush=True)
-    chosen = ATTENTIONS[int(np.argmax(found))]
+    found = {setting: first.attention(setting, "val") for setting in ATTENTIONS}
+    chosen = max(found, key=lambda setting: found[setting])
     tried = {setting.name: setting for setting in (chosen, ATTENTIONS[0])}
     tests: dict[str, list[float]] = {name: [] for name in (*RIVALS, *tried)}
     for seed in range(bench.seeds):
@@ -217,7 +219,8 @@ def aggregator_table(bench: Bench, cut: str) -> tuple[str, dict[str, bool]]:
         for name, values in tests.items()
     ]
     beats = all(wins(tests[chosen.name], tests[name]) for name in RIVALS)
-    return markdown(lines), {f"attention on {cut}": beats}
+    listed = tried_line({setting.name: [value] for setting, value in found.items()})
+    return markdown(lines) + listed, {f"attention on {cut}": beats}
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,7 @@ def main() -> None:
         "first attention) chose among eight settings on validation nodes of seed 0, once a table "
         "and aggregator; the others are as they are, the second attention as published. *Ahead* "
         "is by more than the sd of the paired differences. One erasure is a median of measured "
-        "ones, guarantee `frozen`, refit included; for the attention it is that of `optimal` "
+        "ones, refit included, placements frozen; for the attention it is that of `optimal` "
         "with its fit in the place of the mixture's, its neighbours' answers not counted.\n\n"
     )
     text = head + markdown(won) + "\n" + "\n".join(tables)

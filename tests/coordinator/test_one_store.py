@@ -34,6 +34,7 @@ WRITERS = {
     "coordinator/backup_cli.py": "a file that the user names: keyed hashes",
     "coordinator/certificates.py": "a file that the user names: a certificate",
     "coordinator/evidence_cli.py": "a file that the user names: audit log, leaf key",
+    "coordinator/requests_cli.py": "a file that the user names: an acceptance receipt",
     "coordinator/planfile.py": "a file that the user names: keyed digests and counts",
     "coordinator/plots.py": "a file that the user names: a plot of two numbers a design",
     "coordinator/study.py": "the log of finished trials: settings and accuracies",

@@ -265,5 +265,5 @@ def views(system: System) -> tuple[Tensor, Tensor]:
     return torch.stack(hidden, 1), posteriors.transpose(0, 1).contiguous()
 
 
-def _silent(done: int, total: int) -> None:
+def _silent(*progress: int) -> None:
     return None

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.graphrevoker import wins
+from benchmarks.graphrevoker import SHARDS, Bench, wins
 from benchmarks.revoker_attention import Examples, Setting, fit_attention
 from benchmarks.revoker_cut import Greedy, Network, partition_loss, place
 from cluster.config import PartitionConfig, RolesConfig
 from cluster.graph import TRAIN
 from cluster.partitioners.base import Partitioner, Problem, make_problem
 from shards.submodels.inputs import ModelInput
+from tests.coordinator.systems import planted
 from tests.graphs import random_graph, two_triangles
 
 ALL_TRAIN = RolesConfig(train=1, val=0, test=0)
@@ -77,3 +78,14 @@ def test_a_win_is_by_more_than_the_paired_deviation() -> None:
     assert wins([0.9, 0.8, 0.7], [0.88, 0.78, 0.68])
     assert not wins([0.9, 0.8, 0.7], [0.88, 0.82, 0.68])
     assert not wins([0.9, 0.8, 0.7], [0.9, 0.8, 0.7])
+
+
+def test_the_submodels_of_a_system_say_something_of_every_row() -> None:
+    graph = planted(5, 200).graph()
+
+    said = Bench("planted", graph, "gcn", seeds=1).shards_say("hash", 0)
+
+    assert said.hidden.shape == (graph.num_nodes, SHARDS, 64)
+    assert said.posteriors.shape == (graph.num_nodes, SHARDS, graph.schema.num_classes)
+    np.testing.assert_allclose(said.posteriors.sum(2), 1, atol=1e-5)
+    assert 0 <= said.optimal() <= 1

@@ -136,7 +136,7 @@ class Desk:
             return self.refuse(visit, problem_of(error))
         except Exception as error:
             # the message may name records; its kind does not
-            extra = {"event": "console_failed", "error": type(error).__name__}
+            extra = {"event": "console_failed", "code": type(error).__name__}
             logger.error("a page of the console failed", extra=extra)
             return self.refuse(visit, unexpected())
 

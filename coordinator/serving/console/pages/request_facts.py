@@ -82,7 +82,7 @@ def about(item: Mapping[str, Any]) -> Rows:
         ("Kind", show_words(item["kind"])),
         ("Regulation", item["regulation"]),
         ("Priority", item["priority"]),
-        ("Until it is done", POLICIES[item["serving_policy"]]),
+        ("Answers until done", POLICIES[item["serving_policy"]]),
         ("Received", show_time(item["received_at"])),
         ("Due", show_time(item["due_at"])),
         ("Expected", _time(item["expected_completion_at"])),

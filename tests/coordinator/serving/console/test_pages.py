@@ -92,6 +92,16 @@ def test_a_request_at_work_has_a_bar_for_each_of_its_shards(
     assert not pages[0].unlabelled and pages[0].count["progress"] == 3
 
 
+def test_the_models_page_shows_the_replicas_that_hold_a_lease(
+    admin: Visitor, office: Office
+) -> None:
+    office.lease("replica-1", office.system.generation.number, 0)
+
+    page = admin.page("/models")
+
+    assert "replica-1" in page.text and "catching up" in page.text
+
+
 def test_the_queue_foretells_the_next_batches(admin: Visitor, office: Office, ids: Any) -> None:
     request_id = submitted(office, ids[0])
     shards = office.request(request_id)["shards"]

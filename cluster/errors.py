@@ -182,6 +182,18 @@ class SelectorError(GraphError):
     code = "UW-G010"
 
 
+class LineError(SelectorError):
+    """A cell of a file of ids is not what it should be.
+
+    Attributes:
+        without_value: the message for those who are not to read the cell.
+    """
+
+    def __init__(self, place: str, value: object, wrong: str) -> None:
+        self.without_value = f"{place}: a value {wrong}"
+        super().__init__(f"{place}: {value!r} {wrong}")
+
+
 class VerificationError(UnweaveError):
     """A piece of evidence is not what it claims to be."""
 

@@ -332,6 +332,10 @@ class Engine:
             )
         return self._pool
 
+    def warm_up(self) -> None:
+        """Start the pool, where it was not needed yet."""
+        _ = self.pool.size
+
     def current_recipe(self) -> Recipe:
         """The recipe that this environment gives."""
         return Recipe(self.config.shards, choose_profile(self.config.shards))

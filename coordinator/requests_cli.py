@@ -144,7 +144,7 @@ def events_command(
 @app.command("run")
 def run_command(home: Home, pool: PoolName = "ray", as_json: Json = False) -> None:
     """Carry out what is due, and say what was done and when to come again."""
-    with open_system(home, pool) as system:
+    with open_system(home, pool, settle=False) as system:  # what that did would not be told
         ledger, policy = system.engine.ledger, system.config.erasure
         batches = [ledger.batches.get(batch_id) for batch_id in system.run()]
         wake_at = system.erasing.next_batch().wake_at

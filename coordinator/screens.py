@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def new_table(*columns: str, title: str | None = None) -> Table:
     """A table without lines, its first column to the left."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+    for i, column in enumerate(columns):  # the first column names the row, so it is never cut
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     return table
 
 

@@ -103,7 +103,13 @@ class System(Forgetting):
         else:
             partition = fit_partition(graph, partition, settings)
         path = home_path(home, settings)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeError(
+                f"{path} cannot be made a home ({error.strerror}); choose a folder that can be "
+                "written"
+            ) from None
         system = cls(path, settings, pool, progress or _silent, clock)
         try:
             watch = system.engine.begin(graph, partition)

@@ -47,11 +47,14 @@ def parse_ids(texts: list[str], schema: Schema) -> list[Any]:
 
 
 @contextmanager
-def open_system(home: Path, pool: str) -> Iterator[System]:
+def open_system(home: Path, pool: str, *, settle: bool = True) -> Iterator[System]:
     """Open a home with progress on the terminal."""
     from coordinator.system import System
 
-    with progress_bars() as progress, System.open(home, pool=pool, progress=progress) as system:
+    with (
+        progress_bars() as progress,
+        System.open(home, pool=pool, progress=progress, settle=settle) as system,
+    ):
         yield system
 
 

@@ -19,18 +19,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+import yaml
 
 from cluster.errors import ConfigError, GraphError
 from cluster.graph import Graph
 from cluster.readers.arrays import GraphWarning, edge_rows, from_arrays
 from cluster.readers.frameworks import from_pyg
 from cluster.readers.sbm import BlockModel, block_model
-from cluster.readers.tables import from_csv, from_parquet
+from cluster.readers.tables import TableOptions, from_csv, from_parquet
 from cluster.schema import Schema
 
 logger = logging.getLogger(__name__)
 
 Loader = Callable[..., Graph]
+DESCRIPTION = "graph.yaml"  # in a folder of tables: which columns are what
 
 _CORA_PACKAGE = "graphdatascience==2.2"
 _CORA_WHEEL = "graphdatascience-2.2-*.whl"
@@ -52,7 +54,8 @@ def load_dataset(
     """Load a named data set, or a folder with node and edge tables.
 
     Args:
-        name: a name in :data:`DATASETS`, or a folder.
+        name: a name in :data:`DATASETS`, or a folder; a ``graph.yaml`` in it may hold options of
+            the table reader.
         cache: where downloads are kept; ``$UNWEAVE_DATA`` or ``~/.cache/unweave`` when left out.
         schema: declared schema.
         **options: of the set (``sbm``: the fields of :class:`cluster.readers.sbm.BlockModel`) or
@@ -68,12 +71,34 @@ def load_dataset(
         return DATASETS[str(name)](Path(place), schema, **options)
     if folder.is_dir():
         read = from_csv if (folder / "nodes.csv").is_file() else from_parquet
-        return read(folder, schema=schema, **options)
+        return read(folder, schema=schema, **(_described(folder) | options))
     near = get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)
     raise ConfigError(
         f"no data set or folder {str(name)!r}; did you mean {near[0]!r}? Choose one of "
-        f"{sorted(DATASETS)}, or give a folder with nodes.parquet and edges.parquet"
+        f"{sorted(DATASETS)}, or give a folder with nodes and edges as .parquet or .csv"
     )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What ``graph.yaml`` says of the tables beside it.
+
+    Raises:
+        ConfigError: it cannot be read, or has a key that is no option.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
+    known = set(TableOptions.__dataclass_fields__) - {"schema", "policy"}
+    if not isinstance(found, dict) or not known.issuperset(found):
+        raise ConfigError(f"{path} holds options of the table reader alone: {sorted(known)}")
+    files = {name: folder / found[name] for name in ("nodes", "edges", "features") if name in found}
+    return found | files
 
 
 def load_sbm(cache: Path, schema: Schema | None = None, **options: Any) -> Graph:

@@ -276,8 +276,9 @@ def _feature_source(
     if declared is not None and set(declared) & {*present}:
         return None, declared
     raise GraphError(
-        "no features: give feature_columns=[...] (numeric node columns), features=FILE (.npz or "
-        f".npy), or put features.npz into the folder; the node columns are {shorten(present)}"
+        "no features: give feature_columns=[...] (numeric node columns; of a folder, in its "
+        "graph.yaml), features=FILE (.npz or .npy), or put features.npz into the folder; the node "
+        f"columns are {shorten(present)}"
     )
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from cluster.errors import SelectorError, shorten
+from cluster.errors import LineError, SelectorError, shorten
 from cluster.schema import IdType
 from coordinator.selectors.lookup import DIGEST_TYPE
 
@@ -250,10 +250,11 @@ class TableFile:
         good = pc.match_substring_regex(text, "^[0-9a-fA-F]{64}$").to_numpy(zero_copy_only=False)
         if not good.all():
             at = int(np.argmin(good))
-            raise SelectorError(
-                f"{self.place(batch.first + at)}: {text[at].as_py()!r} is no SHA-256 in "
-                "hexadecimal (64 digits); read the file without format=sha256, or mend the line"
+            wrong = (
+                "is no SHA-256 in hexadecimal (64 digits); read the file without format=sha256, or "
+                "mend the line"
             )
+            raise LineError(self.place(batch.first + at), text[at].as_py(), wrong)
         return np.frombuffer(bytes.fromhex("".join(text.to_pylist())), DIGEST_TYPE)
 
     def _int64(self, batch: Batch, name: str, column: Any) -> Array:
@@ -293,9 +294,8 @@ class TableFile:
     def _bad(
         self, batch: Batch, name: str, at: int, value: Any, wrong: str, fix: str
     ) -> SelectorError:
-        return SelectorError(
-            f"{self.place(batch.first + at)}: {value!r} in column {name!r} {wrong}; {fix}"
-        )
+        where = self.place(batch.first + at)
+        return LineError(where, value, f"in column {name!r} {wrong}; {fix}")
 
 
 def as_objects(text: Any) -> Array:

@@ -13,7 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from cluster.errors import NotFoundError, RequestError, SelectorError, StalePlanError
+from cluster.errors import (
+    LineError,
+    NotFoundError,
+    RequestError,
+    SelectorError,
+    StalePlanError,
+)
 from coordinator.ask import SUBJECT, Ask
 from coordinator.asking import Asking
 from coordinator.planfile import plan_id as id_of
@@ -295,6 +301,9 @@ def _lying(content: bytes, form: str) -> Iterator[Path]:
         path.write_bytes(content)
         try:
             yield path
+        except SelectorError as error:  # neither where it lay nor what it named is repeated
+            text = error.without_value if isinstance(error, LineError) else str(error)
+            raise SelectorError(text.replace(str(path), "the file")) from None
         finally:
             with path.open("r+b") as file:
                 file.write(bytes(len(content)))

@@ -249,3 +249,37 @@ def test_a_folder_holds_parquet_or_csv(tmp_path):
     graphs = [load_dataset(tmp_path / s, feature_columns=["a"]) for s in ("parquet", "csv")]
 
     assert graph_digest(graphs[0]) == graph_digest(graphs[1])
+
+
+# ---- a folder that says what its columns are
+
+
+def write_tables(folder: Path, description: str) -> Path:
+    (folder / "nodes.csv").write_text("name,kind,a,class\nx,user,1,u\ny,card,2,v\nz,card,3,u\n")
+    (folder / "edges.csv").write_text("from,to,kind\nx,y,owns\nx,z,pays\n")
+    (folder / "graph.yaml").write_text(description)
+    return folder
+
+
+def test_a_folder_s_description_names_its_columns(tmp_path: Path) -> None:
+    described = (
+        "id: name\nlabel: class\nsrc: from\ndst: to\ndirected: true\nfeature_columns: [a]\n"
+        "node_columns: [kind]\nedge_columns: [kind]\n"
+    )
+    graph = load_dataset(write_tables(tmp_path, described))
+
+    assert graph.schema.directed and graph.ids.tolist() == ["x", "y", "z"]
+    assert dict(graph.schema.node_columns) == {"kind": "str"} == dict(graph.schema.edge_columns)
+    np.testing.assert_array_equal(graph.x, [[1.0], [2.0], [3.0]])
+    assert not load_dataset(tmp_path, directed=False).schema.directed
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [("nodes: [", "cannot be read as YAML"), ("id: name\ncolour: red\n", "feature_columns")],
+)
+def test_a_description_that_is_wrong_is_refused(
+    tmp_path: Path, description: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_dataset(write_tables(tmp_path, description))

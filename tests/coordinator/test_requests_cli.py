@@ -376,3 +376,14 @@ def test_a_ledger_that_cannot_be_written_is_named_and_nothing_is_lost(
     with pytest.raises(HomeError, match="cannot be written"):
         system.submit(Erasure(nodes=["acc-eve"]))
     assert system.requests() == [] and system.graph.has_node("acc-eve")
+
+
+def test_run_tells_of_a_request_that_was_expedited_before(shell: Shell, home: Path) -> None:
+    made = submit(shell, home, "--node", "acc-eve")
+    shell("requests", "expedite", made["request_id"], "--home", home, "--by", "grace")
+
+    ran = shell("requests", "run", "--home", home, "--pool", "inline", "--json").answer
+
+    assert [batch["requests"] for batch in ran["batches"]] == [1]
+    shown = shell("requests", "show", made["request_id"], "--home", home, "--json").answer
+    assert shown["state"] == "completed"

@@ -314,6 +314,12 @@ def test_a_bad_file_is_refused_whole(api: Api, ids: Any) -> None:
         headers={"Content-Type": "text/csv"},
     )  # fmt: skip
     assert (wrong.status_code, wrong.json()["code"]) == (422, "UW-G010")
+    named = api.ask(
+        "POST", "/v1/erasures:bulk", "requester", content=b"id\n1\nada-lovelace\n",
+        headers={"Content-Type": "text/csv"},
+    )  # fmt: skip
+    assert named.json()["detail"].startswith("the file, line 3: a value in column 'id' is no int")
+    assert "ada" not in named.text and "/" not in named.json()["detail"]
     other = api.ask(
         "POST",
         "/v1/erasures:bulk",

@@ -125,8 +125,8 @@ class Engine:
         """
         if self.ledger.current_generation() is not None:
             raise HomeError(
-                f"{self.home} holds a fitted system; use System.open({str(self.home)!r}), "
-                "or fit into another home"
+                f"{self.home} holds a fitted system; use System.open({str(self.home)!r}), or "
+                "any command but train, or fit into another home"
             )
         self.store.initialise(self.ledger.setting("home_id"))
         self.store.bar(self.ledger.lease.fence)

@@ -152,7 +152,8 @@ class System(Forgetting):
         config_file = path / "config.yaml"
         if not config_file.exists():
             raise HomeError(
-                f"no system in {path}; make one with System.fit(graph, home={str(path)!r})"
+                f"no system in {path}; make one with System.fit(graph, home={str(path)!r}) or "
+                f"`unweave train --home {path}`"
             )
         system = cls(path, load_config(config_file), pool, progress or _silent, clock)
         engine = system.engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ class Batch:
         num_requests: number of requests.
         started_at: when it began.
         fence: fence of the coordinator that began it.
-        evidence: what its certificates will need; None once it is destroyed.
+        evidence: what its certificates will need; None in a list, and once it is destroyed.
     """
 
     batch_id: str
@@ -105,24 +105,26 @@ class BatchTable:
         return json.loads(self._vault.open(sealed["key"], batch_id, cipher))
 
     def get(self, batch_id: str) -> Batch | None:
-        """A batch, or None."""
+        """A batch with its evidence, or None; for whoever works on it, since its key may go."""
         query = select(batches).where(batches.c.batch_id == batch_id)
-        return next(iter(self._rows(query)), None)
+        with self._read() as tx:
+            row = tx.execute(query).one_or_none()
+        if row is None:
+            return None
+        return replace(_batch(row), evidence=self._opened(batch_id, row.evidence))
 
     def list(self, *, state: str | None = None) -> Sequence[Batch]:
-        """Batches, oldest first.
+        """Batches without their evidence, oldest first.
 
         Args:
             state: only those in this state.
         """
         query = select(batches).order_by(batches.c.started_at, batches.c.batch_id)
-        return self._rows(query if state is None else query.where(batches.c.state == state))
-
-    def _rows(self, query: Any) -> Sequence[Batch]:
         with self._read() as tx:
-            found = [dict(row._mapping) for row in tx.execute(query)]
-        opened = {row["batch_id"]: self._opened(row["batch_id"], row["evidence"]) for row in found}
-        return [
-            Batch(**row | {"shards": tuple(row["shards"]), "evidence": opened[row["batch_id"]]})
-            for row in found
-        ]
+            rows = tx.execute(query if state is None else query.where(batches.c.state == state))
+            return [_batch(row) for row in rows]
+
+
+def _batch(row: Any) -> Batch:
+    found = dict(row._mapping)
+    return Batch(**found | {"shards": tuple(found["shards"]), "evidence": None})

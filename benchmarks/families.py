@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import markdown, provenance, tune_and_test
+from benchmarks.harness import markdown, provenance, study_parser, tune_and_test
 from benchmarks.scarce import BUDGET, DEFAULT, ROWS, SHARDS
 from cluster.graph import Graph
 from cluster.readers.sbm import BlockModel, block_model
@@ -82,11 +82,7 @@ def measure(name: str, number: int, options: argparse.Namespace, log: TrialLog) 
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--home", default="runs/families", help="finished trials are kept here")
-    parser.add_argument("--workers", type=int, default=1, help="trials at once")
-    options = parser.parse_args()
+    options = study_parser(__doc__, "runs/families").parse_args()
     log = TrialLog(Path(options.home))
     rows = [measure(name, at, options, log) for at, name in enumerate(FAMILIES)]
     text = (

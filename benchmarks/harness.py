@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -18,6 +19,15 @@ from coordinator.trial import Task, Trial, seeded
 def load(name: str) -> Graph:
     """A data set by name, or from a folder given as path."""
     return load_dataset(name)
+
+
+def study_parser(description: str | None, home: str) -> argparse.ArgumentParser:
+    """Options of a benchmark that compares systems under several seeds."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--home", default=home, help="finished trials are kept here")
+    parser.add_argument("--workers", type=int, default=1, help="trials at once")
+    return parser
 
 
 def tune_and_test(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import load, markdown, provenance, tune_and_test
+from benchmarks.harness import load, markdown, provenance, study_parser, tune_and_test
 from cluster.config import RolesConfig
 from cluster.graph import TRAIN, UNLABELLED, Change, Graph
 from coordinator.contenders import ONE_MODELS, OURS_UNTUNED, PRESETS, UNSHARDED_GCN, Contender
@@ -56,11 +56,8 @@ def table_row(data: str, found: dict[str, list[Trial]]) -> dict[str, str]:
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = study_parser(__doc__, "runs/scarce")
     parser.add_argument("--data", default="cora,amazon_photo,coauthor_cs")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--home", default="runs/scarce", help="finished trials are kept here")
-    parser.add_argument("--workers", type=int, default=1, help="trials at once")
     options = parser.parse_args()
     log = TrialLog(Path(options.home))
     rows = [table_row(Path(n).name, measure(n, options, log)) for n in options.data.split(",")]

@@ -154,12 +154,12 @@ class Batch:
 
     def _unlearn(self) -> None:
         engine, live = self.engine, self.engine.live
-        engine.warm_up()  # what that takes is no part of what the erasure took
-        started = time.perf_counter()
         payloads = engine.ledger.requests.payloads(list(self._records))
         asked = {key: Erasure.from_json(data) for key, data in payloads.items()}
         change, _ = present_part(live.graph, Erasure.merge(asked.values()))
-        built = None
+        if not change.is_empty:
+            engine.warm_up()  # what that takes is no part of what the erasure took
+        started, built = time.perf_counter(), None
         if not change.is_empty:
             epoch = max(record.epoch or 0 for record in self._records.values())
             graph = live.graph.apply(change)

@@ -6,23 +6,18 @@ Checking a certificate alone imports neither torch, Ray nor SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from cluster.errors import ConfigError, HomeError, VerificationError
+from cluster.errors import ConfigError, VerificationError
 from coordinator.certificates import find_certificate, verify
 from coordinator.evidence.chain import check_chain, export_log, import_log
 from coordinator.evidence.check import check_files, describe_file, read_file
 from coordinator.evidence.keys import PUBLIC_NAME, read_keys
 from coordinator.evidence.report import Report
-from coordinator.terminal import Json, emit
-
-if TYPE_CHECKING:
-    from coordinator.ledger import Ledger
+from coordinator.terminal import Json, emit, open_ledger
 
 
 def verify_certificate(
@@ -94,7 +89,7 @@ def log_verify(
         verify_log(file, key, as_json=as_json)
         return
     assert home is not None
-    with open_ledger(home) as ledger:
+    with open_ledger(home) as (ledger, _):
         rows = [row_json(row) for row in ledger.audit.rows()]
         heads = list(ledger.audit.signed_heads().values())
         own = ledger.setting("home_id")
@@ -107,7 +102,7 @@ def log_export(
     home: Home, out: Annotated[Path, typer.Option("--out", help="File to write.")]
 ) -> None:
     """Write the audit log and its signed heads as JSON lines."""
-    with open_ledger(home) as ledger:
+    with open_ledger(home) as (ledger, _):
         rows = [row_json(row) for row in ledger.audit.rows()]
         heads = list(ledger.audit.signed_heads().values())
     out.write_text("".join(export_log(rows, heads)))
@@ -117,7 +112,7 @@ def log_export(
 @certificates.command("ls")
 def certificates_ls(home: Home, as_json: Json = False) -> None:
     """List the certificates, oldest first."""
-    with open_ledger(home) as ledger:
+    with open_ledger(home) as (ledger, _):
         found = ledger.certificates.list()
     rows = [{"certificate": c.certificate_id, "request": c.request_id} for c in found]
     if as_json:
@@ -135,7 +130,7 @@ def certificates_show(
     as_json: Json = False,
 ) -> None:
     """Print a certificate for people, or save it for somebody else to verify."""
-    with open_ledger(home) as ledger:
+    with open_ledger(home) as (ledger, _):
         found = find_certificate(ledger, name)
     if out is not None:
         found.save(out)
@@ -154,7 +149,7 @@ def certificates_disclose(
     out: Annotated[Path, typer.Option("--out", help="File to write.")],
 ) -> None:
     """Write the leaf key of one shard, for the requester or an auditor; see docs/evidence.md."""
-    with open_ledger(home) as ledger:
+    with open_ledger(home) as (ledger, _):
         found = find_certificate(ledger, name)
     out.write_text(json.dumps(found.disclose(shard).to_json()))
     out.chmod(0o600)
@@ -164,26 +159,6 @@ def certificates_disclose(
 def row_json(row: Any) -> dict[str, Any]:
     """A row of the log as it is exported."""
     return {**row.content(), "hash": row.hash}
-
-
-@contextmanager
-def open_ledger(home: Path) -> Iterator[Ledger]:
-    """A home's ledger to read, beside a coordinator that may be at work.
-
-    Raises:
-        HomeError: there is no system in this folder.
-    """
-    from coordinator.config import load_config
-    from coordinator.ledger import Ledger
-
-    file = home / "config.yaml"
-    if not file.exists():
-        raise HomeError(f"no system in {home}; make one with `unweave train --home {home}`")
-    ledger = Ledger(load_config(file).storage.database or "ledger.db", home=home)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def finish(report: Report, *, as_json: bool) -> None:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from cluster.errors import ConfigError, HomeError, RequestError
-from coordinator.terminal import Home, Json, PoolName, emit, open_system
+from cluster.errors import ConfigError, RequestError
+from coordinator.terminal import Home, Json, PoolName, emit, open_ledger, open_system
 
 if TYPE_CHECKING:
     from coordinator.ledger import Ledger
@@ -66,13 +64,13 @@ def ls_command(
     from coordinator.request_screens import request_json, show_requests, urgency_of
 
     now = datetime.now(UTC)
-    with open_ledger(home) as (ledger, policy):
+    with open_ledger(home) as (ledger, config):
         records = find(ledger, now, state, due_within, subject, parent)
     records.sort(key=lambda record: (record.due_at, record.request_id))
     if as_json:
         emit({"requests": [request_json(record, now) for record in records]})
     else:
-        show_requests(records, now, ZoneInfo(policy.timezone))
+        show_requests(records, now, ZoneInfo(config.erasure.timezone))
     if check and any(urgency_of(record, now) in RISKY for record in records):
         raise typer.Exit(AT_RISK)
 
@@ -82,7 +80,7 @@ def show_command(request_id: RequestId, home: Home, as_json: Json = False) -> No
     """Show one request: where it stands, when it is due, what it did."""
     from coordinator.request_screens import request_json, show_request
 
-    with open_ledger(home) as (ledger, policy):
+    with open_ledger(home) as (ledger, config):
         record = get(ledger, request_id)
         counts = ledger.requests.child_counts(request_id)
     parts = {str(state): number for state, number in counts.items()}
@@ -90,7 +88,7 @@ def show_command(request_id: RequestId, home: Home, as_json: Json = False) -> No
     if as_json:
         emit(found)
     else:
-        show_request(record, found, ZoneInfo(policy.timezone))
+        show_request(record, found, ZoneInfo(config.erasure.timezone))
 
 
 @app.command("acceptance")
@@ -124,13 +122,13 @@ def events_command(
     from coordinator.requests.states import CLOSED
 
     seen: list[Event] = []
-    with open_ledger(home) as (ledger, policy):
+    with open_ledger(home) as (ledger, config):
         record = get(ledger, request_id)
         while True:
             new = ledger.requests.events(request_id, seen[-1].seq if seen else 0)
             seen += new
             if not as_json:
-                show_events(new, ZoneInfo(policy.timezone))
+                show_events(new, ZoneInfo(config.erasure.timezone))
             if not follow or record.state in CLOSED:
                 break
             time.sleep(POLL_S)
@@ -208,27 +206,6 @@ for _name, _text in ACTIONS.items():
 
 
 # ---- reading without the lease
-
-
-@contextmanager
-def open_ledger(home: Path) -> Iterator[tuple[Ledger, RequestPolicy]]:
-    """The ledger of a home, to read, and the policy of its requests.
-
-    Raises:
-        HomeError: there is no system in this folder.
-    """
-    from coordinator.config import load_config
-    from coordinator.ledger import Ledger
-
-    file = home / "config.yaml"
-    if not file.exists():
-        raise HomeError(f"no system in {home}; make one with `unweave train --home {home}`")
-    config = load_config(file)
-    ledger = Ledger(config.storage.database or "ledger.db", home=home)
-    try:
-        yield ledger, config.erasure
-    finally:
-        ledger.close()
 
 
 def get(ledger: Ledger, request_id: str) -> RequestRecord:

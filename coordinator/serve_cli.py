@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import CapacityError, ConfigError, HomeError
-from coordinator.terminal import Home
+from coordinator.terminal import Home, open_ledger
 
 if TYPE_CHECKING:
     from coordinator.serving.settings import ServeSettings
@@ -59,7 +59,6 @@ def _check_home(home: Path) -> bool:
     """
     from coordinator.engine import utc_now
     from coordinator.lock import HomeLock
-    from coordinator.requests_cli import open_ledger
 
     with open_ledger(home) as (ledger, _):
         has_keys = any(key.is_valid(utc_now()) for key in ledger.api_keys.list())

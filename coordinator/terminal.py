@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, HomeError
 
 if TYPE_CHECKING:
     from cluster.schema import Schema
+    from coordinator.config import Config
+    from coordinator.ledger import Ledger
     from coordinator.reconcile import Progress
     from coordinator.system import System
 
@@ -56,6 +58,27 @@ def open_system(home: Path, pool: str, *, settle: bool = True) -> Iterator[Syste
         System.open(home, pool=pool, progress=progress, settle=settle) as system,
     ):
         yield system
+
+
+@contextmanager
+def open_ledger(home: Path) -> Iterator[tuple[Ledger, Config]]:
+    """A home's ledger to read, beside a coordinator that may be at work, and its configuration.
+
+    Raises:
+        HomeError: there is no system in this folder.
+    """
+    from coordinator.config import load_config
+    from coordinator.ledger import Ledger
+
+    file = home / "config.yaml"
+    if not file.exists():
+        raise HomeError(f"no system in {home}; make one with `unweave train --home {home}`")
+    config = load_config(file)
+    ledger = Ledger(config.storage.database or "ledger.db", home=home)
+    try:
+        yield ledger, config
+    finally:
+        ledger.close()
 
 
 @contextmanager

@@ -54,11 +54,11 @@ def expected_completion(
         num_shards: number of shards of the system.
         busy_until: when the batch at work will probably end; nothing else starts before.
     """
-    takes = timedelta(seconds=min(estimate(record.shards, seconds), FAR.total_seconds()))
     free = max(now, busy_until or now)
     if record.state in PUBLISHED:
         return now
     if record.state in IN_BATCH:
+        takes = _training_time(record.shards, seconds)
         return max(free, (record.started_at or now) + takes)
     coming = coming_batches([record], free, policy, seconds, num_shards, most=1)
     return coming[0].ends_at if coming else None
@@ -90,12 +90,19 @@ def coming_batches(
     for _ in range(MOST_STEPS * most):
         decision = next_batch(left, at, policy, seconds, num_shards, held)
         if decision.batch:
-            takes = min(estimate(decision.shards, seconds), FAR.total_seconds())
-            found.append(Coming(at, at + timedelta(seconds=takes), decision))
-            left = [record for record in left if record.request_id not in set(decision.batch)]
-            at = found[-1].ends_at
-        elif decision.wake_at is not None:
-            at = decision.wake_at
-        if len(found) == most or (decision.wake_at is None and not decision.batch):
+            gone = set(decision.batch)
+            left = [record for record in left if record.request_id not in gone]
+            begins, at = at, at + _training_time(decision.shards, seconds)
+            found.append(Coming(begins, at, decision))
+            if len(found) == most:
+                break
+        elif decision.wake_at is None:
             break
+        else:
+            at = decision.wake_at
     return found
+
+
+def _training_time(shards: Sequence[int], seconds: Mapping[int, float]) -> timedelta:
+    """How long shards probably take, within any calendar."""
+    return timedelta(seconds=min(estimate(shards, seconds), FAR.total_seconds()))

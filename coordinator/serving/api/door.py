@@ -120,9 +120,6 @@ class Door:
         self._known.clear()
 
 
-UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError)
-
-
 class KeySet:
     """Public keys of a JWKS file, read again when the file changes.
 
@@ -145,7 +142,7 @@ class KeySet:
             body = json.loads(self._path.read_bytes())
             self._keys = dict(_usable(body["keys"]))
             self._seen = found.st_mtime_ns, found.st_size
-        except UNREADABLE as error:
+        except _UNREADABLE as error:
             if self._seen is None:
                 raise ConfigError(
                     f"serve.jwks_file {self._path} cannot be read as a JWKS "

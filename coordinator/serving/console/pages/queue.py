@@ -12,6 +12,7 @@ from fastapi import Response
 
 from cluster.errors import UnweaveError
 from coordinator.requests.states import Action, State
+from coordinator.serving.api.problems import problem_of
 from coordinator.serving.console.access import ACTIONS
 from coordinator.serving.console.desk import Desk, Visit
 from coordinator.serving.console.refusals import refusal
@@ -54,7 +55,7 @@ async def approve(desk: Desk, visit: Visit) -> Response:
         try:
             await desk.ask(Office.act, request_id, Action.APPROVE.value, visit.who, reason)
         except UnweaveError as error:
-            refused.append((request_id, str(error)))
+            refused.append((request_id, problem_of(error).detail))
     outcome = Outcome(len(chosen) - len(refused), tuple(refused))
     filters = {"state": State.NEEDS_APPROVAL.value, "kind": "", "due": ""}
     return await _page(desk, visit, filters, outcome)
